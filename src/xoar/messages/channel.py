@@ -1,0 +1,142 @@
+"""Messages over the two byte rings of a link between shards.
+
+Nothing that the other end does raises an exception here: a malformed or forbidden message is answered with
+`error`, an impossible ring or an unknown frame end breaks the channel (`broken` says why), and what does
+not fit waits in a bounded queue. The channel never waits; its owner calls `receive` and `flush` when the
+link's event channel has fired.
+"""
+
+from xoar.messages.codec import MAX_FRAME, Decoder, Message, encode, encode_error
+from xoar.messages.errors import EPERM, MessageError
+from xoar.messages.schema import accepted
+from xoar.xen.ring import RingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from xoar.xen.ring import ByteRing
+
+MAX_QUEUE = 4 * MAX_FRAME
+"""Bytes that may wait for room in the outgoing ring."""
+
+_RING_READS = 4
+_MAX_REPORTS = 16
+
+
+class Channel:
+    """One end of a link. `peer` and `me` are names as the schema's routes have them.
+
+    `notify()` signals the link's event channel; `report(text)` gets one line for each refused message, at
+    most 16 in the life of the channel.
+    """
+
+    def __init__(
+        self,
+        incoming: "ByteRing",
+        outgoing: "ByteRing",
+        notify: "Callable[[], None]",
+        peer: str,
+        me: str,
+        report: "Callable[[str], None]" = print,
+    ) -> None:
+        self.broken = ""
+        self.more = False
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._notify = notify
+        self._peer = peer
+        self._accepted = accepted(peer, me)
+        self._decoder = Decoder()
+        self._queue = b""
+        self._report = report
+        self._reports = 0
+
+    @property
+    def congested(self) -> bool:
+        """Whether the largest message would find no room: a server then leaves requests in the ring."""
+        return len(self._queue) + MAX_FRAME > MAX_QUEUE
+
+    def send(self, kind: str, id: int, **fields: "Any") -> bool:
+        """Queues a message and sends what the ring takes; False (nothing queued) if the queue is full.
+
+        Raises MessageError if the values do not fit the schema: a mistake of ours, never of the peer.
+        """
+        return self._enqueue(encode(kind, id, **fields))
+
+    def fail(self, id: int, errno: int, text: str) -> bool:
+        """Answers a request with `error`; any text will do."""
+        return self._enqueue(encode_error(id, errno, text))
+
+    def flush(self) -> bool:
+        """Moves queued bytes into the ring; True if none are left."""
+        if self._queue and not self.broken:
+            try:
+                count = self._outgoing.write(self._queue)
+            except RingError as error:
+                self._break(str(error))
+                return False
+            if count:
+                self._queue = self._queue[count:]
+                self._notify()
+        return not self._queue
+
+    def receive(self) -> "list[Message]":
+        """Messages that have arrived; a bounded number. `more` is set if the ring holds more already."""
+        messages: "list[Message]" = []
+        self.more = False
+        if self.broken:
+            return messages
+        try:
+            for _ in range(_RING_READS):
+                untrusted_data = self._incoming.read(1024)
+                if not untrusted_data:
+                    break
+                self._notify()
+                self._decoder.feed(untrusted_data)
+                self._decode(messages)
+                if self.broken:
+                    return messages
+            self.more = self._incoming.readable() > 0
+        except RingError as error:
+            self._break(str(error))
+        return messages
+
+    def _decode(self, messages: "list[Message]") -> None:
+        while True:
+            try:
+                message = self._decoder.next()
+            except MessageError as error:
+                self._refuse(error.id, error.errno, str(error))
+                if error.fatal:
+                    self._break(str(error))
+                    return
+                continue
+            if message is None:
+                return
+            if message.kind in self._accepted:
+                messages.append(message)
+            else:
+                self._refuse(message.id, EPERM, "%s may not send %s" % (self._peer, message.kind))
+
+    def _refuse(self, id: int, errno: int, text: str) -> None:
+        self.fail(id, errno, text)
+        self._say("refused a message from %s: %s" % (self._peer, text))
+
+    def _break(self, text: str) -> None:
+        self.broken = text
+        self._queue = b""
+        self._say("the link to %s is broken: %s" % (self._peer, text))
+
+    def _say(self, text: str) -> None:
+        if self._reports < _MAX_REPORTS:
+            self._reports += 1
+            self._report(text)
+
+    def _enqueue(self, frame: bytes) -> bool:
+        if self.broken or len(self._queue) + len(frame) > MAX_QUEUE:
+            return False
+        self._queue += frame
+        self.flush()
+        return True

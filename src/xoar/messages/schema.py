@@ -1,0 +1,364 @@
+"""Every message between shards and from the operator, declared once.
+
+A kind has a number, a name, who may send it to whom, the right that its sender needs, the kind that answers
+it and a table of bounded fields. Encoder, decoder, checks, fuzzers and docs/messages.md derive from this
+table; `python -m xoar.messages.schema` prints that page. Numbers are never reused for another meaning.
+
+Replies whose entries may not fit into one frame come in pages: the request's `start` says which entry is
+the first (a domid in lists of domains, a position in other lists), and `more` in the reply says that there
+is a further page, which starts after the last entry received.
+"""
+
+from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, Record, Text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_PAYLOAD = 8192
+"""Bytes that may follow a frame's header."""
+
+U8 = Number(1)
+U16 = Number(2)
+U32 = Number(4)
+U64 = Number(8)
+DIGEST = Fixed(32)
+UUID = Fixed(16)
+NAME = Name(64)
+COMMAND_LINE = Text(1024)
+NO_IMAGE = bytes(32)
+"""The ramdisk digest of a guest that has none."""
+
+# Xen's SHUTDOWN_* reasons (public/sched.h) by name; a domain that is gone without one has vanished
+REASON = Choice("none", "poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset", "vanished")
+DOMAIN_STATE = Choice("running", "blocked", "paused", "shutdown", "crashed", "dying")
+GUEST_STATE = Choice("building", "running", "stopping", "rebooting", "destroying", "kept", "ended")
+ON_REBOOT = Choice("restart", "destroy", "keep")
+ON_CRASH = Choice("restart", "destroy", "keep")
+OBJECT_KIND = Choice("shard", "guest")
+
+DOMAIN = Record(
+    "domain",
+    ("domid", U16),
+    ("state", DOMAIN_STATE),
+    ("reason", REASON),
+    ("memory_kib", U32),
+    ("max_memory_kib", U32),
+    ("vcpus", U16),
+    ("cpu_time_ns", U64),
+    ("created_ns", U64),
+    ("name", Text(64)),
+    ("label", Text(96)),
+)
+IMAGE = Record(
+    "image",
+    ("digest", DIGEST),
+    ("name", Text(64)),
+    ("kind", Text(16)),
+    ("size", U64),
+    ("stored_size", U64),
+)
+GUEST = Record(
+    "guest",
+    ("name", NAME),
+    ("domid", U16),
+    ("state", GUEST_STATE),
+    ("reason", REASON),
+    ("memory_kib", U32),
+    ("vcpus", U16),
+    ("age_ms", U64),
+    ("restarts", U32),
+)
+OBJECT = Record(
+    "object",
+    ("id", U16),
+    ("name", Text(64)),
+    ("kind", OBJECT_KIND),
+    ("label", Text(96)),
+    ("memory_kib", U32),
+    ("vcpus", U16),
+    ("state", Text(16)),
+    ("cpu_time_ns", U64),
+    ("age_ms", U64),
+)
+
+
+class Kind:
+    """One row of the table. `routes` are pairs (sender, receiver); replies get theirs from the requests."""
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        meaning: str,
+        fields: "tuple[tuple[str, Any], ...]" = (),
+        routes: "tuple[tuple[str, str], ...]" = (),
+        right: str = "",
+        reply: str = "",
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.meaning = meaning
+        self.record = Record(name, *fields)
+        self.routes = routes
+        self.right = right
+        self.reply = reply
+
+
+_TO_BUILDER = (("toolstack", "builder"),)
+_INTRODUCTION = (("builder", "xenstore"), ("builder", "console"))
+_RELAY = (("console", "toolstack"), ("toolstack", "console"))
+_OPERATOR = (("operator", "toolstack"),)
+
+TABLE = (
+    Kind(1, "error", "the request was refused or failed", (("errno", U16), ("text", Text(256)))),
+    Kind(2, "done", "the request was carried out"),
+    # Toolstack -> Builder
+    Kind(
+        16,
+        "build",
+        "makes a PVH domain from images of the library and leaves it paused; Builder introduces it",
+        (
+            ("uuid", UUID),
+            ("kernel", DIGEST),
+            ("ramdisk", DIGEST),
+            ("command_line", COMMAND_LINE),
+            ("memory_kib", U32),
+            ("vcpus", U16),
+        ),
+        _TO_BUILDER,
+        "build",
+        "built",
+    ),
+    Kind(
+        17,
+        "built",
+        "the domain stands, paused; where its XenStore and console rings are (guest frame, event channel)",
+        (
+            ("domid", U16),
+            ("store_gfn", U64),
+            ("store_port", U32),
+            ("console_gfn", U64),
+            ("console_port", U32),
+        ),
+    ),
+    Kind(18, "unpause", "lets the domain run", (("domid", U16),), _TO_BUILDER, "control", "done"),
+    Kind(19, "destroy", "ends the domain at once", (("domid", U16),), _TO_BUILDER, "control", "done"),
+    Kind(
+        20,
+        "domains",
+        "asks for the domains that Xen has, from domid `start` on",
+        (("start", U16),),
+        _TO_BUILDER,
+        "observe",
+        "domain_list",
+    ),
+    Kind(
+        21,
+        "domain_list",
+        "the host's memory and clock, and domains in ascending order; created_ns and now_ns are Xen's clock",
+        (
+            ("total_kib", U64),
+            ("free_kib", U64),
+            ("now_ns", U64),
+            ("xen_version", Text(32)),
+            ("more", U8),
+            ("domains", Array(DOMAIN, 32)),
+        ),
+    ),
+    Kind(
+        22,
+        "images",
+        "asks for the image library, from position `start` on",
+        (("start", U16),),
+        _TO_BUILDER,
+        "observe",
+        "library",
+    ),
+    Kind(23, "library", "images in their fixed order", (("more", U8), ("images", Array(IMAGE, 32)))),
+    Kind(
+        24,
+        "stopped",
+        "a domain shut itself down or vanished (unsolicited, id 0)",
+        (("domid", U16), ("reason", REASON)),
+        (("builder", "toolstack"), ("builder", "xenstore"), ("builder", "console")),
+        "introduce",
+    ),
+    # Builder -> XenStore and Console
+    Kind(
+        32,
+        "introduce",
+        "a new domain's ring: the grant reference to map and the port to bind to",
+        (("domid", U16), ("gref", U32), ("port", U32)),
+        _INTRODUCTION,
+        "introduce",
+        "done",
+    ),
+    Kind(
+        33,
+        "release",
+        "a domain is being destroyed: unmap its ring, close its port",
+        (("domid", U16),),
+        _INTRODUCTION,
+        "introduce",
+        "done",
+    ),
+    # Console <-> Toolstack
+    Kind(
+        48,
+        "relay",
+        "a piece of one operator's byte stream; a new channel number opens a new stream",
+        (("channel", U32), ("data", Blob(4096))),
+        _RELAY,
+        "relay",
+    ),
+    Kind(49, "hangup", "the operator's stream has ended", (("channel", U32),), _RELAY, "relay"),
+    # Operator -> Toolstack, inside relay
+    Kind(
+        64,
+        "guest_create",
+        "builds and starts a guest; the uuid must be new",
+        (
+            ("name", NAME),
+            ("uuid", UUID),
+            ("kernel", DIGEST),
+            ("ramdisk", DIGEST),
+            ("command_line", COMMAND_LINE),
+            ("memory_kib", U32),
+            ("vcpus", U16),
+            ("on_reboot", ON_REBOOT),
+            ("on_crash", ON_CRASH),
+        ),
+        _OPERATOR,
+        "operate",
+        "started",
+    ),
+    Kind(65, "started", "the guest runs as this domain", (("domid", U16),)),
+    Kind(
+        66,
+        "guest_list",
+        "asks for the guests, from position `start` on",
+        (("start", U16),),
+        _OPERATOR,
+        "observe",
+        "guests",
+    ),
+    Kind(67, "guests", "guests in the order of their creation", (("more", U8), ("guests", Array(GUEST, 64)))),
+    Kind(
+        68,
+        "guest_show",
+        "asks for one guest; also for one that ended lately",
+        (("name", NAME),),
+        _OPERATOR,
+        "observe",
+        "guest",
+    ),
+    Kind(
+        69,
+        "guest",
+        "one guest; previous_domid is the domain that it was before its last restart (0: none)",
+        (
+            ("name", NAME),
+            ("uuid", UUID),
+            ("domid", U16),
+            ("previous_domid", U16),
+            ("state", GUEST_STATE),
+            ("reason", REASON),
+            ("kernel", DIGEST),
+            ("ramdisk", DIGEST),
+            ("command_line", COMMAND_LINE),
+            ("memory_kib", U32),
+            ("vcpus", U16),
+            ("on_reboot", ON_REBOOT),
+            ("on_crash", ON_CRASH),
+            ("age_ms", U64),
+            ("restarts", U32),
+            ("note", Text(256)),
+        ),
+    ),
+    Kind(
+        70,
+        "guest_shutdown",
+        "asks the guest to power off; answered when it is gone, or with an error after timeout_ms",
+        (("name", NAME), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        71,
+        "guest_reboot",
+        "asks the guest to reboot; answered when it runs again, or with an error after timeout_ms",
+        (("name", NAME), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "started",
+    ),
+    Kind(
+        72,
+        "guest_destroy",
+        "ends the guest at once; answered when it is gone",
+        (("name", NAME),),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        73,
+        "ps",
+        "asks for all domains, shards and guests, from domid `start` on",
+        (("start", U16),),
+        _OPERATOR,
+        "observe",
+        "objects",
+    ),
+    Kind(74, "objects", "domains in ascending order", (("more", U8), ("objects", Array(OBJECT, 32)))),
+    Kind(
+        75,
+        "image_list",
+        "asks for the image library, from position `start` on",
+        (("start", U16),),
+        _OPERATOR,
+        "observe",
+        "library",
+    ),
+    Kind(76, "host_info", "asks for the host's memory and clock", (), _OPERATOR, "observe", "host"),
+    Kind(
+        77,
+        "host",
+        "the host's memory, Xen's release, time since Xen's boot, number of domains",
+        (
+            ("total_kib", U64),
+            ("free_kib", U64),
+            ("xen_version", Text(32)),
+            ("uptime_ms", U64),
+            ("domains", U16),
+        ),
+    ),
+)
+
+BY_NAME = {kind.name: kind for kind in TABLE}
+BY_NUMBER = {kind.number: kind for kind in TABLE}
+
+
+def _route_replies() -> None:
+    for request in TABLE:
+        if request.reply:
+            back = tuple([(receiver, sender) for sender, receiver in request.routes])
+            for name in (request.reply, "error"):
+                reply = BY_NAME[name]
+                reply.routes += tuple([route for route in back if route not in reply.routes])
+
+
+_route_replies()
+
+
+def accepted(sender: str, receiver: str) -> "frozenset[str]":
+    """The names of the kinds that `receiver` may be sent by `sender`."""
+    return frozenset([kind.name for kind in TABLE if (sender, receiver) in kind.routes])
+
+
+if __name__ == "__main__":
+    from xoar.messages.document import markdown
+
+    print(markdown())
