@@ -1,0 +1,74 @@
+/* MicroPython as nano needs it: frozen bytecode only; no compiler, no eval, no files, no float. */
+#include <alloca.h>
+#include <stdint.h>
+
+#define MICROPY_CONFIG_ROM_LEVEL (MICROPY_CONFIG_ROM_LEVEL_CORE_FEATURES)
+
+/* the code that runs is what was built in */
+#define MICROPY_ENABLE_COMPILER (0)
+#define MICROPY_ENABLE_EXTERNAL_IMPORT (1) /* the import of packages; mp_import_stat() knows no files */
+#define MICROPY_PERSISTENT_CODE_LOAD (0)
+#define MICROPY_MODULE_FROZEN_MPY (1)
+#define MICROPY_QSTR_EXTRA_POOL mp_qstr_frozen_const_pool
+#define MICROPY_PY_BUILTINS_EVAL_EXEC (0)
+#define MICROPY_PY_BUILTINS_EXECFILE (0)
+#define MICROPY_PY_BUILTINS_INPUT (0)
+#define MICROPY_PY_BUILTINS_HELP (0)
+#define MICROPY_HELPER_REPL (0)
+
+#define MICROPY_ENABLE_GC (1)
+#define MICROPY_GCREGS_SETJMP (0)
+#define MICROPY_STACK_CHECK (1)
+#define MICROPY_LONGINT_IMPL (MICROPY_LONGINT_IMPL_MPZ)
+#define MPZ_DIG_SIZE (16)
+#define MICROPY_FLOAT_IMPL (MICROPY_FLOAT_IMPL_NONE)
+#define MICROPY_PY_BUILTINS_FLOAT (0)
+#define MICROPY_PY_BUILTINS_COMPLEX (0)
+#define MICROPY_ALLOC_PATH_MAX (256)
+
+/* a traceback that says what happened and where */
+#define MICROPY_ENABLE_SOURCE_LINE (1)
+#define MICROPY_ERROR_REPORTING (MICROPY_ERROR_REPORTING_DETAILED)
+#define MICROPY_EMERGENCY_EXCEPTION_BUF_SIZE (256)
+#define MICROPY_ENABLE_EMERGENCY_EXCEPTION_BUF (1)
+#define MICROPY_WARNINGS (0)
+
+/* the language features that the portable packages use beyond the core level */
+#define MICROPY_PY_BUILTINS_STR_UNICODE (1)
+#define MICROPY_PY_BUILTINS_STR_CENTER (0)
+#define MICROPY_PY_BUILTINS_STR_PARTITION (1)
+#define MICROPY_PY_BUILTINS_STR_SPLITLINES (1)
+#define MICROPY_PY_BUILTINS_STR_COUNT (1)
+#define MICROPY_PY_BUILTINS_BYTES_HEX (1)
+#define MICROPY_PY_BUILTINS_MEMORYVIEW (1)
+#define MICROPY_PY_BUILTINS_SLICE_ATTRS (1)
+#define MICROPY_PY_BUILTINS_FROZENSET (1)
+#define MICROPY_PY_BUILTINS_NEXT2 (1)
+#define MICROPY_PY_BUILTINS_ROUND_INT (1)
+#define MICROPY_PY_BUILTINS_POW3 (0)
+#define MICROPY_PY_ALL_SPECIAL_METHODS (1)
+#define MICROPY_PY_REVERSE_SPECIAL_METHODS (1)
+#define MICROPY_PY_FUNCTION_ATTRS (1)
+#define MICROPY_PY_DELATTR_SETATTR (1)
+#define MICROPY_PY_COLLECTIONS_DEQUE (1)
+#define MICROPY_PY_COLLECTIONS_DEQUE_ITER (1)
+#define MICROPY_PY_COLLECTIONS_DEQUE_SUBSCR (1)
+#define MICROPY_PY_COLLECTIONS_ORDEREDDICT (1)
+#define MICROPY_PY_STRUCT (1)
+#define MICROPY_PY_ERRNO (1)
+#define MICROPY_PY_SYS_MODULES (0)
+#define MICROPY_PY_SYS_EXIT (1)
+#define MICROPY_PY_SYS_STDFILES (0)
+#define MICROPY_PY_IO (0)
+#define MICROPY_PY_ASYNC_AWAIT (0)
+#define MICROPY_PY_MATH (0)
+#define MICROPY_PY_CMATH (0)
+#define MICROPY_PY_MICROPYTHON_MEM_INFO (0)
+
+typedef intptr_t mp_int_t;
+typedef uintptr_t mp_uint_t;
+typedef long mp_off_t;
+
+#define MICROPY_HW_BOARD_NAME "nano"
+#define MICROPY_HW_MCU_NAME "Xen PVH"
+#define MP_STATE_PORT MP_STATE_VM
