@@ -1,0 +1,69 @@
+"""Run programs: output into a log file, a callback per line, one kind of error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from xoar.host.errors import CommandError, HostError
+
+SHOWN_LINES = 8  # of a failed program's output in the error itself
+
+# Variables that would let the caller's shell change what a build produces.
+_UNWANTED = {"PYTHONPATH", "PYTHONHOME", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS", "ARCH",
+             "CROSS_COMPILE", "O", "V"}  # fmt: skip
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a build: the caller's without what steers compilers, in the C locale."""
+    clean = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    return clean | {"LC_ALL": "C"} | dict(extra or {})
+
+
+def run(
+    argv: list[str],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    hint: str = "",
+) -> None:
+    """Run a program to its end; append its output to `log`.
+
+    `on_line` gets each line of output (for progress). Raises CommandError with the exit code and the
+    last lines of output when it fails, HostError when there is no such program. A KeyboardInterrupt
+    ends the program too.
+    """
+    tail: list[str] = []
+    with open(log, "a", encoding="utf-8", errors="replace") as sink:
+        sink.write(f"$ {' '.join(argv)}\n")
+        sink.flush()
+        try:
+            process = subprocess.Popen(
+                argv, cwd=cwd, env=environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise HostError(
+                f"the program {argv[0]} is not installed", log=log, hint="Start ./xoar again with an empty "
+                "set-up stamp (remove packages-* from the cache), or install it with apt-get."
+            ) from error  # fmt: skip
+        with process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    sink.write(line)
+                    tail = [*tail[1 - SHOWN_LINES :], line]
+                    if on_line is not None:
+                        on_line(line.rstrip("\n"))
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise CommandError(
+                f"{Path(argv[0]).name} failed with exit code {process.returncode}", argv, process.returncode,
+                log=log, detail="".join(tail), hint=hint,
+            )  # fmt: skip
