@@ -1,0 +1,203 @@
+"""Writes the FLASK policy of a whole host, and compiles it with checkpolicy. See docs/policy.md.
+
+The policy is complete: Xen's classes and initial SIDs, our types, and nothing of upstream's example policy.
+Above each rule stand the manifest lines that it comes from, so that a denial can be followed back.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from xoar.privilege import promises, rules, shardset, vectors
+from xoar.privilege.errors import ManifestError, PolicyError
+from xoar.privilege.manifest import Manifest
+from xoar.privilege.rules import Origin, Rules, channel_type, domain_type, port_type, self_type
+from xoar.privilege.shardset import ShardSet
+from xoar.privilege.vectors import AccessVectors
+
+# Types of Xen's own initial SIDs; dom0's is the first shard's. No domain is meant to have the labels that a
+# toolstack of Xen's falls back to (domU, domDM): they mean unlabeled, on which nobody has any right.
+_XEN_SIDS = {
+    "xenboot": "xenboot_t",
+    "xen": "xen_t",
+    "domxen": "domxen_t",
+    "domio": "domio_t",
+    "unlabeled": "unlabeled_t",
+    "security": "security_t",
+    "domU": "unlabeled_t",
+    "domDM": "unlabeled_t",
+}
+_RESOURCE_SIDS = {"irq": "irq_t", "iomem": "iomem_t", "ioport": "ioport_t", "device": "device_t"}
+
+# What an unmodified Linux guest tries and does without; a log full of it would hide real denials
+_GUEST_PROBES = (
+    ("xen", "writeconsole", "early boot output"),
+    ("xen2", "pmu_use", "performance counters"),
+    ("version", "xen_commandline", "reading all of /sys/hypervisor"),
+    ("version", "xen_build_id", "reading all of /sys/hypervisor"),
+)
+
+
+def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
+    """The policy's text for checkpolicy.
+
+    Raises ManifestError when a manifest asks for what Xen doesn't know or breaks a promise, PolicyError when
+    Xen has an initial SID that this generator doesn't know.
+    """
+    allowed = rules.derive(shards)
+    _check_known(shards, access_vectors)
+    never = promises.promises(shards, access_vectors)
+    promises.check(allowed, never)
+    everything = shards.in_boot_order()
+    sections = (
+        ["# Generated from the manifests of Xoar's shards; see docs/policy.md", access_vectors.preamble],
+        _types(everything),
+        _allow_lines(allowed),
+        _silent_lines(shards.guests, access_vectors),
+        _never_lines(never),
+        _contexts(everything, shards.root, access_vectors),
+    )
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def build(xen_source: Path, output: Path, shards: ShardSet | None = None) -> None:
+    """Generates the policy for a Xen source tree and compiles it to `output`, the module that Xen loads.
+
+    The text is kept next to it with the ending .conf. Raises ManifestError or PolicyError.
+    """
+    access_vectors = vectors.load(xen_source)
+    text = generate(shards or shardset.load_all(), access_vectors)
+    output.with_suffix(".conf").write_text(text, encoding="utf-8")
+    output.write_bytes(compile_policy(text, access_vectors.policy_versions))
+
+
+def compile_policy(text: str, versions: Iterable[int]) -> bytes:
+    """Compiles a policy with checkpolicy in the newest format among `versions` that it can write.
+
+    Raises PolicyError with checkpolicy's own words.
+    """
+    newest = int(_checkpolicy("-V").split()[0])
+    usable = [version for version in versions if version <= newest]
+    if not usable:
+        raise PolicyError(f"checkpolicy writes policies up to version {newest}; Xen reads {list(versions)}")
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder, "policy.conf"), Path(folder, "policy")
+        source.write_text(text, encoding="utf-8")
+        _checkpolicy("-t", "Xen", "-c", str(max(usable)), str(source), "-o", str(binary))
+        return binary.read_bytes()
+
+
+def _checkpolicy(*arguments: str) -> str:
+    try:
+        run = subprocess.run(["checkpolicy", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise PolicyError("checkpolicy is missing; install Debian's package checkpolicy") from error
+    if run.returncode != 0:
+        raise PolicyError(f"checkpolicy refused the policy:\n{run.stdout}{run.stderr}")
+    return run.stdout
+
+
+def _check_known(shards: ShardSet, access_vectors: AccessVectors) -> None:
+    for manifest in shards.manifests.values():
+        for right in manifest.rights:
+            permissions = access_vectors.permissions.get(right.security_class)
+            if permissions is None:
+                known = ", ".join(access_vectors.permissions)
+                text = f'class "{right.security_class}": this Xen has: {known}'
+                raise ManifestError(manifest.path, right.class_line, text)
+            if right.permission not in permissions:
+                known = ", ".join(sorted(permissions))
+                text = f'"{right.permission}": class {right.security_class} has: {known}'
+                raise ManifestError(manifest.path, right.line, text)
+
+
+def _types(manifests: tuple[Manifest, ...]) -> Iterator[str]:
+    yield "attribute domain_type;"
+    for name in dict.fromkeys([*_XEN_SIDS.values(), *_RESOURCE_SIDS.values()]):
+        yield f"type {name};"
+    for manifest in manifests:
+        own, own_self, channel = domain_type(manifest.name), self_type(manifest), channel_type(manifest.name)
+        yield f"type {own}, domain_type;"
+        if own_self != own:
+            yield f"type {own_self}, domain_type;"
+            yield f"type_transition {own} {own}:domain {own_self};"
+        yield f"type {channel};"
+        if manifest.serial:
+            yield f"type {port_type(manifest.name)};"
+    for manifest in manifests:
+        yield f"type_transition {domain_type(manifest.name)} domain_type:event {channel_type(manifest.name)};"
+
+
+def _allow_lines(allowed: Rules) -> Iterator[str]:
+    grouped: dict[tuple[str, str, str, tuple[Origin, ...]], list[str]] = {}
+    for rule, because in allowed.items():
+        key = (rule.source, rule.target, rule.security_class, tuple(because))
+        grouped.setdefault(key, []).append(rule.permission)
+    comment: tuple[Origin, ...] = ()
+    for (source, target, security_class, origins), permissions in grouped.items():
+        if origins != comment:
+            comment = origins
+            yield from (f"# {describe(origin)}" for origin in origins)
+        yield f"allow {source} {target}:{security_class} {_set(permissions)};"
+
+
+def describe(origin: Origin) -> str:
+    """An origin in one line, with the manifest named by its folder: no path of this machine."""
+    place = "/".join(origin.path.parts[-2:])
+    return f"{place}:{origin.line}: {origin.why}" if origin.line else f"{place}: {origin.why}"
+
+
+def _silent_lines(guests: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
+    for guest in guests:
+        for security_class, permission, why in _GUEST_PROBES:
+            if permission in access_vectors.permissions.get(security_class, ()):
+                yield f"# denied without a log line: {why}"
+                yield f"dontaudit {domain_type(guest.name)} xen_t:{security_class} {permission};"
+
+
+def _never_lines(never: list[promises.Never]) -> Iterator[str]:
+    comment = ""
+    for one in never:
+        if one.promise != comment:
+            comment = one.promise
+            yield f"# promise: {comment}"
+        sources, targets = _set(sorted(one.sources)), _set(sorted(one.targets))
+        yield f"neverallow {sources} {targets}:{one.security_class} {_set(sorted(one.permissions))};"
+
+
+def _contexts(
+    manifests: tuple[Manifest, ...], root: Manifest, access_vectors: AccessVectors
+) -> Iterator[str]:
+    system_types = [*dict.fromkeys(_XEN_SIDS.values()), "domain_type"]
+    yield "role system_r;"
+    yield f"role system_r types {_set(system_types)};"
+    yield "user system_u roles { system_r };"
+    for sid in access_vectors.initial_sids:
+        if sid == "dom0":
+            yield f"sid {sid} {root.label}"
+        elif sid in _XEN_SIDS:
+            yield f"sid {sid} system_u:system_r:{_XEN_SIDS[sid]}"
+        elif sid in _RESOURCE_SIDS:
+            yield f"sid {sid} system_u:object_r:{_RESOURCE_SIDS[sid]}"
+        else:
+            raise PolicyError(f"this Xen has an initial SID {sid} that Xoar's policy gives no label")
+    for manifest in manifests:
+        if serial := manifest.serial:
+            label = f"system_u:object_r:{port_type(manifest.name)}"
+            yield f"ioportcon {serial.first:#x}-{serial.last:#x} {label}"
+
+
+def _set(names: Iterable[str]) -> str:
+    names = list(names)
+    return names[0] if len(names) == 1 else "{ " + " ".join(names) + " }"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m xoar.privilege.flask XEN_SOURCE  (prints the policy's text)")
+    try:
+        print(generate(shardset.load_all(), vectors.load(Path(sys.argv[1]))), end="")
+    except (ManifestError, PolicyError) as error:
+        sys.exit(str(error))

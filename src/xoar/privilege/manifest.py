@@ -1,0 +1,331 @@
+"""Reads one manifest: what a shard, or a guest, is and may do. The format is described in docs/manifests.md.
+
+Fails closed: an unknown key, a missing one, a wrong type or an impossible value is a ManifestError with file
+and line. What can only be judged with all manifests at hand is judged in `shardset`; whether a right's class
+and permissions exist in the Xen being built, in `policy`.
+
+`python -m xoar.privilege.manifest` prints the table of shards for the documentation.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.toml_lines import TomlLines
+
+SHARDS_FOLDER = Path(__file__).parent.parent / "shards"
+
+# What a right can be `on` besides a shard or guest; names that no shard may have
+SPECIAL_TARGETS = ("self", "xen", "security", "domio", "domxen")
+_RESERVED_NAMES = (*SPECIAL_TARGETS, "xenboot", "unlabeled", "irq", "ioport", "iomem", "device")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
+_MODULE = re.compile(r"xoar(\.[a-z][a-z0-9_]*)+")
+_MEMORY = re.compile(r"([1-9][0-9]*)(KiB|MiB|GiB)")
+_PORTS = re.compile(r"0x([0-9a-f]{1,4})-0x([0-9a-f]{1,4})")
+_UNITS = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
+_MAX_MEMORY_KIB = 64 * _UNITS["GiB"]
+
+Kind = Literal["shard", "guest"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A link that the manifest's domain opens to `server`, as docs/architecture.md describes links."""
+
+    server: str
+    link: str  # the name that the server knows the link by
+    role: str | None
+    late: bool  # the server may start after this domain
+    line: int
+
+
+@dataclass(frozen=True)
+class Right:
+    """One permission of FLASK that the manifest asks for, on one target."""
+
+    on: str
+    security_class: str
+    permission: str
+    why: str
+    line: int  # of the permission; of its class and target in the next two
+    class_line: int
+    on_line: int
+
+
+@dataclass(frozen=True)
+class Serial:
+    """The serial port's I/O ports, first and last, that the domain owns."""
+
+    first: int
+    last: int
+    line: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a shard or guest is and may do. Guests have no main, memory, ...: their configuration says it."""
+
+    path: Path
+    name: str
+    summary: str
+    kind: Kind
+    main: str | None
+    memory_kib: int | None
+    vcpus: int
+    parent: str | None
+    lives: Literal["boot", "forever", "guest"]
+    restart: Literal["none"]
+    uses: tuple[Use, ...]
+    serial: Serial | None
+    rights: tuple[Right, ...]
+    parent_line: int
+
+    @property
+    def label(self) -> str:
+        """The security context of the domain, as `domain create` needs it."""
+        return f"system_u:system_r:{self.name}_t"
+
+
+def load(path: Path) -> Manifest:
+    """Reads the manifest in a file. Raises ManifestError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(path, 1, f"can't be read: {error}") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Manifest:
+    """Parses a manifest's text; `path` is for messages. Raises ManifestError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+)", str(error))
+        line = int(found[1]) if found else max(1, len(text.splitlines()))
+        raise ManifestError(path, line, f"not TOML: {error}") from error
+    return _manifest(_Table(document, path, TomlLines(text)))
+
+
+class _Table:
+    """One table of the file while it is read: takes keys out, so that what is left over is unknown."""
+
+    def __init__(
+        self, values: dict[str, Any], path: Path, lines: TomlLines, name: str = "", occurrence: int = 0
+    ) -> None:
+        self._values = dict(values)
+        self.path = path
+        self._lines = lines
+        self.name = name
+        self._occurrence = occurrence
+
+    def fail(self, key: str | None, text: str) -> NoReturn:
+        raise ManifestError(self.path, self.line(key), text)
+
+    def line(self, key: str | None = None, value: str | None = None) -> int:
+        if key is None:
+            return self._lines.table(self.name, self._occurrence)
+        if value is None:
+            return self._lines.key(self.name, key, self._occurrence)
+        return self._lines.value(self.name, key, value, self._occurrence)
+
+    def take(self, key: str, kind: type, example: str) -> Any:
+        """The value of an optional key, or None; `kind` is its type, `example` is for the message."""
+        value = self._values.pop(key, None)
+        # bool is a subclass of int
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            self.fail(key, f"{key} has the wrong type; write it like this: {key} = {example}")
+        return value
+
+    def need(self, key: str, kind: type, example: str) -> Any:
+        value = self.take(key, kind, example)
+        if value is None:
+            self.fail(None, f"{key} is missing; write it like this: {key} = {example}")
+        return value
+
+    def word(self, key: str, example: str, pattern: re.Pattern[str] = _NAME) -> str:
+        text: str = self.need(key, str, f'"{example}"')
+        if not pattern.fullmatch(text):
+            self.fail(key, f'{key} = "{text}" is not a valid value; write it like this: {key} = "{example}"')
+        return text
+
+    def text(self, key: str, example: str) -> str:
+        text: str = self.need(key, str, f'"{example}"')
+        # it becomes part of one line in tables and in the policy's comments
+        if not text.strip() or not text.isprintable():
+            self.fail(key, f"{key} must be one line of text")
+        return text
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> Any:
+        text = self.need(key, str, f'"{choices[0]}"')
+        if text not in choices:
+            self.fail(key, f'{key} = "{text}" is not one of: {", ".join(choices)}')
+        return text
+
+    def words(self, key: str, example: str) -> list[str]:
+        """A list of different words, or one word alone."""
+        value = self._values.get(key)
+        if isinstance(value, str):
+            self._values[key] = [value]
+        words: list[str] = self.need(key, list, example)
+        if not words:
+            self.fail(key, f"{key} is empty; write it like this: {key} = {example}")
+        for position, word in enumerate(words):
+            if not isinstance(word, str) or not _WORD.fullmatch(word):
+                self.fail(key, f"{key} holds {word!r}, no name; write it like this: {key} = {example}")
+            if word in words[:position]:
+                self.fail(key, f'{key} holds "{word}" twice; write it once')
+        return words
+
+    def table(self, key: str) -> "_Table | None":
+        values = self.take(key, dict, "...").copy() if key in self._values else None
+        return None if values is None else _Table(values, self.path, self._lines, self._inner(key))
+
+    def tables(self, key: str) -> "list[_Table]":
+        values = self.take(key, list, "...") or []
+        if not all(isinstance(value, dict) for value in values):
+            self.fail(key, f"{key} must be written as [[{self._inner(key)}]] tables")
+        return [
+            _Table(value, self.path, self._lines, self._inner(key), number)
+            for number, value in enumerate(values)
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._values))
+
+    def end(self) -> None:
+        """Complains about what nobody took."""
+        for key in self._values:
+            where = f" in [{self.name}]" if self.name else ""
+            is_table = isinstance(self._values[key], dict)
+            line = self._lines.table(self._inner(key)) if is_table else self.line(key)
+            text = f'"{key}" is not a key of manifests{where}; see docs/manifests.md'
+            raise ManifestError(self.path, line, text)
+
+    def forbid(self, keys: tuple[str, ...], reason: str) -> None:
+        for key in keys:
+            if key in self._values:
+                self.fail(key, f"{key}: {reason}")
+
+    def _inner(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+
+def _manifest(table: _Table) -> Manifest:
+    name = table.word("name", "console")
+    if name in _RESERVED_NAMES:
+        table.fail("name", f'"{name}" means something else in the policy; choose another name')
+    summary = table.text("summary", "consoles of all domains")
+    kind: Kind = table.choice("kind", ("shard", "guest"))
+    main: str | None = None
+    memory_kib: int | None = None
+    vcpus = 1
+    lives: Any = "guest"
+    restart: Any = "none"
+    parent: str | None
+    if kind == "guest":
+        table.forbid(("main", "memory", "vcpus", "restart", "lives"), "a guest's configuration states it")
+        parent = table.word("parent", "toolstack")
+    else:
+        main = table.word("main", f"xoar.shards.{name}.main", _MODULE)
+        memory_kib = _memory_kib(table)
+        if table.take("vcpus", int, "1") not in (None, 1):
+            table.fail("vcpus", "nano runs on one vCPU: leave vcpus out or write vcpus = 1")
+        parent = table.word("parent", "bootstrapper") if "parent" in table else None
+        lives = table.choice("lives", ("boot", "forever", "guest"))
+        restart = table.choice("restart", ("none",))
+    if parent == name:
+        table.fail("parent", f"{name} can't be its own parent")
+    parent_line = table.line("parent")
+    uses = _uses(table)
+    serial = _serial(table)
+    rights = _rights(table)
+    table.end()
+    return Manifest(
+        table.path, name, summary, kind, main, memory_kib, vcpus, parent, lives, restart,
+        uses, serial, rights, parent_line,
+    )  # fmt: skip
+
+
+def _memory_kib(table: _Table) -> int:
+    text = table.word("memory", "12MiB", _MEMORY)
+    number, unit = _MEMORY.fullmatch(text).groups()  # type: ignore[union-attr]
+    kib = int(number) * _UNITS[unit]
+    if kib % 4 or kib > _MAX_MEMORY_KIB:
+        table.fail("memory", f'memory = "{text}" must be whole pages (4KiB), and 64GiB at most')
+    return kib
+
+
+def _uses(table: _Table) -> tuple[Use, ...]:
+    servers = table.table("uses")
+    if servers is None:
+        return ()
+    uses = []
+    for server in servers:
+        inner = servers.table(server)
+        assert inner is not None
+        line = inner.line()
+        if not _NAME.fullmatch(server):
+            inner.fail(None, f'"{server}" is not a shard\'s name')
+        link = inner.word("link", "introduce") if "link" in inner else server
+        role = inner.choice("role", ("manager",)) if "role" in inner else None
+        late = bool(inner.take("late", bool, "true"))
+        inner.end()
+        uses.append(Use(server, link, role, late, line))
+    return tuple(uses)
+
+
+def _serial(table: _Table) -> Serial | None:
+    inner = table.table("serial")
+    if inner is None:
+        return None
+    text = inner.word("ports", "0x2f8-0x2ff", _PORTS)
+    first, last = (int(number, 16) for number in _PORTS.fullmatch(text).groups())  # type: ignore[union-attr]
+    if first > last:
+        inner.fail("ports", f'ports = "{text}" ends before it begins')
+    inner.end()
+    return Serial(first, last, inner.line("ports"))
+
+
+def _rights(table: _Table) -> tuple[Right, ...]:
+    rights = []
+    for inner in table.tables("rights"):
+        targets = inner.words("on", '"xen"')
+        security_class = inner.word("class", "domain", _WORD)
+        permissions = inner.words("permissions", '["pause", "unpause"]')
+        why = inner.text("why", "stops a guest that its Toolstack destroys")
+        inner.end()
+        for target in targets:
+            for permission in permissions:
+                lines = (
+                    inner.line("permissions", permission),
+                    inner.line("class"),
+                    inner.line("on", target),
+                )
+                rights.append(Right(target, security_class, permission, why, *lines))
+    return tuple(rights)
+
+
+def _markdown_table() -> str:
+    """The shards as a table for the documentation."""
+    from xoar.privilege import bootplan, shardset
+
+    manifests = shardset.load_all()
+    domids = {shard.manifest.name: str(shard.domid) for shard in bootplan.plan(manifests).shards}
+    rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
+    for manifest in manifests.in_boot_order():
+        memory = "as configured" if manifest.memory_kib is None else f"{manifest.memory_kib // 1024} MiB"
+        uses = ", ".join(use.server for use in manifest.uses) or "-"
+        domid = domids.get(manifest.name, "5.." if manifest.kind == "guest" else "0")
+        lives = "user's" if manifest.kind == "guest" else manifest.lives
+        rows.append(f"| {domid} | {manifest.name} | {manifest.summary} | {memory} | {lives} | {uses} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(_markdown_table())

@@ -1,0 +1,156 @@
+"""From manifests to allow rules: which type may do what to which, and because of which manifest line.
+
+The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
+
+- A domain has a type, `<name>_t`. A shard is one domain, so what it does to itself is checked against its own
+  type. Guests are many domains of one type; what a guest does to itself is checked against `guest_t_self`
+  (a type transition), so that a rule about itself says nothing about other guests.
+- Each end of an event channel has a label, `<name>_t_channel` for the ends that <name> holds (a type
+  transition). Whoever allocates or binds the end needs `event create` on that label; the label needs `event
+  bind` on the domain at the other end; the holder needs `event send` on it.
+- A link: the client's page is mapped by the server (`grant map_read map_write unmap`, the target being the
+  page's owner), and the server binds to a port of the client that a builder allocated for it. The builder's
+  `event create` on the client's label stands in the builder's manifest.
+- An I/O port that a manifest owns gets a label of its own, so that nobody else can be given it.
+
+All else is denied.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.manifest import Manifest, Right, Use
+from xoar.privilege.shardset import ShardSet
+
+# The three permissions of class event whose target is the channel's label, not a domain
+_ON_CHANNELS = ("create", "send", "status")
+
+
+class Rule(NamedTuple):
+    """One permission: `allow source target:security_class permission;`"""
+
+    source: str
+    target: str
+    security_class: str
+    permission: str
+
+    def __str__(self) -> str:
+        return f"allow {self.source} {self.target}:{self.security_class} {self.permission};"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Why a rule is there: a manifest's line, or a rule of the system about this manifest (line 0)."""
+
+    path: Path
+    line: int
+    why: str
+
+
+Rules = dict[Rule, list[Origin]]
+
+
+def domain_type(name: str) -> str:
+    """The type of a shard or of guests."""
+    return f"{name}_t"
+
+
+def self_type(manifest: Manifest) -> str:
+    """The type against which Xen checks what the domain does to itself."""
+    return domain_type(manifest.name) + ("_self" if manifest.kind == "guest" else "")
+
+
+def channel_type(name: str) -> str:
+    """The type of the event channel ends that the domain holds."""
+    return f"{domain_type(name)}_channel"
+
+
+def port_type(name: str) -> str:
+    """The type of the I/O ports that the domain owns."""
+    return f"{name}_ioport_t"
+
+
+def derive(shards: ShardSet) -> Rules:
+    """All allow rules with their origins.
+
+    Raises ManifestError for a right that is stated twice or that the domain has anyway.
+    """
+    rules: Rules = {}
+    for manifest in shards.in_boot_order():
+        for rule, origin in _structural(manifest, shards):
+            rules.setdefault(rule, []).append(origin)
+    implied = set(rules)
+    for manifest in shards.in_boot_order():
+        for right in manifest.rights:
+            rule = _stated(manifest, right, shards)
+            if rule in rules:
+                _raise_repeated(manifest, right, rules[rule][0], implied=rule in implied)
+            rules[rule] = [Origin(manifest.path, right.line, right.why)]
+    return rules
+
+
+def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Origin]]:
+    own = domain_type(manifest.name)
+    if manifest is shards.root:
+        why = "Xen creates the first domain at boot"
+        yield Rule("xenboot_t", own, "domain", "create"), Origin(manifest.path, 0, why)
+    if manifest.kind == "shard":
+        why = "nano maps its own shared info page and, with that, its clock"
+        yield Rule(own, own, "mmu", "physmap"), Origin(manifest.path, 0, why)
+        why = "nano tells Xen how it wants to be woken by events"
+        yield Rule(own, own, "hvm", "setparam"), Origin(manifest.path, 0, why)
+    for use in manifest.uses:
+        yield from _link(manifest, use)
+    if manifest.serial:
+        yield from _serial(manifest, shards.root)
+
+
+def _link(manifest: Manifest, use: Use) -> Iterator[tuple[Rule, Origin]]:
+    client, server = domain_type(manifest.name), domain_type(use.server)
+    client_end, server_end = channel_type(manifest.name), channel_type(use.server)
+    origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")
+    for permission in ("map_read", "map_write", "unmap"):
+        yield Rule(server, client, "grant", permission), origin
+    yield Rule(client_end, server, "event", "bind"), origin
+    yield Rule(server_end, client, "event", "bind"), origin
+    yield Rule(server, server_end, "event", "create"), origin
+    yield Rule(server, server_end, "event", "send"), origin
+    yield Rule(client, client_end, "event", "send"), origin
+
+
+def _serial(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]:
+    assert manifest.serial is not None
+    origin = Origin(manifest.path, manifest.serial.line, f"the serial port belongs to {manifest.name}")
+    own, ports, giver = domain_type(manifest.name), port_type(manifest.name), domain_type(root.name)
+    yield Rule(giver, own, "resource", "add"), origin
+    yield Rule(giver, ports, "resource", "add_ioport"), origin
+    # the name is Xen's: a domain without DMA is created without an IOMMU context
+    yield Rule(own, ports, "resource", "use_noiommu"), origin
+
+
+def _stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
+    if right.on == "self":
+        target, holder = self_type(manifest), manifest.name
+    else:
+        target, holder = domain_type(right.on), right.on
+    if right.security_class == "event":
+        if right.permission == "bind":
+            text = "event channels are bound along links: write [uses.<server>] in the client's manifest"
+            raise ManifestError(manifest.path, right.line, text)
+        if right.permission in _ON_CHANNELS and (holder in shards.manifests):
+            target = channel_type(holder)
+    return Rule(domain_type(manifest.name), target, right.security_class, right.permission)
+
+
+def _raise_repeated(manifest: Manifest, right: Right, first: Origin, *, implied: bool) -> None:
+    what = f"{right.security_class} {right.permission} on {right.on}"
+    if not implied:
+        text = f"{what} is stated twice, first in line {first.line}; state it once"
+    elif first.line:
+        text = f"{what} is implied by {first.path}:{first.line} ({first.why}); leave it out"
+    else:
+        text = f"{what} is a right of every shard ({first.why}); leave it out"
+    raise ManifestError(manifest.path, right.line, text)

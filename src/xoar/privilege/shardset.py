@@ -1,0 +1,175 @@
+"""All manifests together: what can only be judged across them, and the order in which shards start.
+
+A contradiction (an unknown name, a cycle, a link to a shard that will have ended) is a ManifestError that
+names the line of the manifest that should change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xoar.privilege import manifest as manifests
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.manifest import SHARDS_FOLDER, SPECIAL_TARGETS, Manifest, Use
+
+# Grant references of a client's links (docs/architecture.md): two are reserved by Xen, six are for others
+RESERVED_LINKS = ("console", "xenstore")
+MAX_REQUEST_LINKS = 6
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """Manifests that agree with each other, by name. Made by `check` or `load_all`."""
+
+    manifests: dict[str, Manifest]
+    root: Manifest  # the shard that Xen itself starts as domain 0
+    levels: tuple[tuple[Manifest, ...], ...]  # all other shards; those of one level don't need each other
+
+    @property
+    def guests(self) -> tuple[Manifest, ...]:
+        return tuple(m for m in self.manifests.values() if m.kind == "guest")
+
+    def in_boot_order(self) -> tuple[Manifest, ...]:
+        """The root, then the shards as they start, then guests."""
+        return (self.root, *(m for level in self.levels for m in level), *self.guests)
+
+
+def load_all(folder: Path = SHARDS_FOLDER) -> ShardSet:
+    """Reads folder/*/manifest.toml and checks them. Raises ManifestError."""
+    found = []
+    for path in sorted(folder.glob("*/manifest.toml")):
+        manifest = manifests.load(path)
+        if manifest.name != path.parent.name:
+            raise ManifestError(path, 1, f'name = "{manifest.name}", but its folder is {path.parent.name}')
+        found.append(manifest)
+    return check(found)
+
+
+def check(found: Iterable[Manifest]) -> ShardSet:
+    """Judges manifests against each other. Raises ManifestError."""
+    by_name: dict[str, Manifest] = {}
+    for manifest in found:
+        if other := by_name.get(manifest.name):
+            raise ManifestError(manifest.path, 1, f"{other.path} already describes {manifest.name}")
+        by_name[manifest.name] = manifest
+    for manifest in by_name.values():
+        _check_parent(manifest, by_name)
+        for use in manifest.uses:
+            _check_use(manifest, use, by_name)
+        _check_link_names(manifest)
+        _check_targets(manifest, by_name)
+    _check_serial_ports(by_name)
+    root = _root(by_name)
+    return ShardSet(by_name, root, _levels(by_name, root))
+
+
+def _root(by_name: dict[str, Manifest]) -> Manifest:
+    roots = [m for m in by_name.values() if m.parent is None]
+    if not roots:
+        path = next((m.path for m in by_name.values()), SHARDS_FOLDER)
+        raise ManifestError(path, 1, "every shard has a parent: the one that Xen starts must have none")
+    if len(roots) > 1:
+        text = f"parent is missing; only one shard has none, and that is {roots[0].name}"
+        raise ManifestError(roots[1].path, 1, text)
+    root = roots[0]
+    if root.lives != "boot" or root.uses:
+        text = f'{root.name} is started by Xen: it must have lives = "boot" and open no links'
+        raise ManifestError(root.path, 1, text)
+    return root
+
+
+def _check_parent(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
+    chain = [manifest.name]
+    ancestor = manifest
+    while ancestor.parent is not None:
+        line = ancestor.parent_line
+        parent = by_name.get(ancestor.parent)
+        if parent is None or parent.kind == "guest":
+            raise ManifestError(ancestor.path, line, f'parent = "{ancestor.parent}": {_no_shard(by_name)}')
+        if parent.name in chain:
+            circle = " -> ".join([*chain, parent.name])
+            raise ManifestError(ancestor.path, line, f"parents form a circle: {circle}")
+        chain.append(parent.name)
+        ancestor = parent
+
+
+def _no_shard(by_name: dict[str, Manifest]) -> str:
+    names = sorted(m.name for m in by_name.values() if m.kind == "shard")
+    return f"there is no such shard; there are: {', '.join(names)}"
+
+
+def _check_use(manifest: Manifest, use: Use, by_name: dict[str, Manifest]) -> None:
+    server = by_name.get(use.server)
+    if server is None or server.kind == "guest":
+        raise ManifestError(manifest.path, use.line, f"[uses.{use.server}]: {_no_shard(by_name)}")
+    if server is manifest:
+        raise ManifestError(manifest.path, use.line, f"{manifest.name} can't open a link to itself")
+    if server.lives != "forever" and manifest.lives != "boot":
+        text = f'{manifest.name} needs {server.name}, which does not live for ever (lives = "{server.lives}")'
+        raise ManifestError(manifest.path, use.line, text)
+    if use.role is not None and use.link != "xenstore":
+        raise ManifestError(manifest.path, use.line, f'role = "{use.role}" means something to XenStore only')
+    if use.late and manifest.kind == "guest":
+        raise ManifestError(manifest.path, use.line, "late: guests start after all shards; leave it out")
+
+
+def _check_link_names(manifest: Manifest) -> None:
+    for use in manifest.uses:
+        if use.link in RESERVED_LINKS and use.link != use.server:
+            text = f'link = "{use.link}" is kept for the link to {use.link}; choose another name'
+            raise ManifestError(manifest.path, use.line, text)
+    requests = [use for use in manifest.uses if use.link not in RESERVED_LINKS]
+    if len(requests) > MAX_REQUEST_LINKS:
+        text = f"{manifest.name} opens {len(requests)} request links; there can be {MAX_REQUEST_LINKS}"
+        raise ManifestError(manifest.path, requests[MAX_REQUEST_LINKS].line, text)
+
+
+def _check_targets(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
+    for right in manifest.rights:
+        if right.on == manifest.name:
+            raise ManifestError(manifest.path, right.on_line, f'on = "{right.on}": write on = "self"')
+        if right.on not in by_name and right.on not in SPECIAL_TARGETS:
+            known = ", ".join([*SPECIAL_TARGETS, *sorted(by_name)])
+            text = f'on = "{right.on}": there is nothing of that name; there are: {known}'
+            raise ManifestError(manifest.path, right.on_line, text)
+
+
+def _check_serial_ports(by_name: dict[str, Manifest]) -> None:
+    owners: list[tuple[str, range]] = []
+    for manifest in by_name.values():
+        if serial := manifest.serial:
+            for owner, ports in owners:
+                if serial.first < ports.stop and ports.start <= serial.last:
+                    text = f"these I/O ports belong to {owner} already"
+                    raise ManifestError(manifest.path, serial.line, text)
+            owners.append((manifest.name, range(serial.first, serial.last + 1)))
+
+
+def _levels(by_name: dict[str, Manifest], root: Manifest) -> tuple[tuple[Manifest, ...], ...]:
+    """Shards by when they can start; within a level the ones that most others need come first."""
+    waiting = {m.name: m for m in by_name.values() if m.kind == "shard" and m is not root}
+    clients = [use.server for m in by_name.values() for use in m.uses if not use.late]
+    levels = []
+    while waiting:
+        ready = [m for m in waiting.values() if not any(u.server in waiting and not u.late for u in m.uses)]
+        if not ready:
+            _raise_cycle(waiting)
+        ready.sort(key=lambda m: (-clients.count(m.name), m.name))
+        levels.append(tuple(ready))
+        for manifest in ready:
+            del waiting[manifest.name]
+    return tuple(levels)
+
+
+def _raise_cycle(waiting: dict[str, Manifest]) -> None:
+    """Every shard in `waiting` uses another one of it; follows the uses until a name comes again."""
+    chain: list[str] = []
+    name = min(waiting)
+    while name not in chain:
+        chain.append(name)
+        use = next(u for u in waiting[name].uses if u.server in waiting and not u.late)
+        name = use.server
+    circle = " -> ".join([*chain[chain.index(name) :], name])
+    last = waiting[chain[-1]]
+    text = f"uses form a circle: {circle}; where the server need not be up first, write late = true"
+    raise ManifestError(last.path, use.line, text)
