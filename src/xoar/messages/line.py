@@ -42,8 +42,9 @@ _MAX_REASON = 200
 Event = namedtuple("Event", ("kind", "channel", "data"))
 """kind: what happened; data: bytes of "data", text otherwise.
 
-"hello" (a session begins, every channel is gone; not empty: why this end cannot talk to the other), "open" (server: "service argument"), "opened",
-"data", "credit" (more may be written), "closed" (the reason, empty if there was nothing wrong).
+"hello" (a session begins, every channel is gone; not empty: why this end cannot talk to the other), "open"
+(server: "service argument"), "opened", "data", "credit" (more may be written), "closed" (the reason, empty if
+there was nothing wrong).
 """
 
 
@@ -293,7 +294,7 @@ class LineClient(_End):
         return channel
 
     def refresh(self) -> None:
-        """Repeats the credit of all channels, in case a CREDIT was lost; call it every few seconds of silence."""
+        """Repeats the credit of all channels in case a CREDIT was lost: every few seconds of silence."""
         for channel, stream in self._streams.items():
             self._announce(channel, stream)
 

@@ -1,0 +1,129 @@
+"""Two ends of a link in one process, and a peer that writes rubbish."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xoar.messages.channel import MAX_QUEUE, Channel
+from xoar.messages.codec import encode
+from xoar.xen.ring import SharedPage, xenstore_rings
+
+
+class Link:
+    """A page with a channel at each end; `page` is what a hostile end writes to."""
+
+    def __init__(self, client: str = "toolstack", server: str = "builder") -> None:
+        memory = memoryview(bytearray(4096))
+        self.page = SharedPage(memory, memory.cast("I"))
+        self.to_server, self.to_client = xenstore_rings(self.page)
+        self.notified: list[str] = []
+        self.reports: list[str] = []
+        self.client = Channel(
+            self.to_client, self.to_server, lambda: self.notified.append("server"), server, client
+        )
+        self.server = Channel(
+            self.to_server,
+            self.to_client,
+            lambda: self.notified.append("client"),
+            client,
+            server,
+            self.reports.append,
+        )
+
+
+def test_a_request_and_its_reply_cross_the_link() -> None:
+    link = Link()
+    assert link.client.send("unpause", 5, domid=7)
+    (request,) = link.server.receive()
+    assert (request.kind, request.id, request.fields.domid) == ("unpause", 5, 7)
+    link.server.send("done", 5)
+    (reply,) = link.client.receive()
+    assert (reply.kind, reply.id) == ("done", 5)
+
+
+def test_writing_and_reading_both_wake_the_other_end() -> None:
+    link = Link()
+    link.client.send("unpause", 5, domid=7)
+    assert link.notified == ["server"]
+    link.server.receive()
+    assert link.notified == ["server", "client"]
+
+
+def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
+    link = Link("console", "toolstack")
+    sent = 0
+    while link.client.send("relay", 0, channel=sent, data=bytes(1000)):
+        sent += 1
+    assert link.client.congested
+    assert sent * 1018 >= MAX_QUEUE - 2 * 1018
+    received = []
+    while len(received) < sent:
+        received += link.server.receive()
+        link.client.flush()
+    assert [message.fields.channel for message in received] == list(range(sent))
+    assert link.client.flush() and not link.client.congested
+
+
+def test_one_call_reads_a_bounded_amount_and_says_that_there_is_more() -> None:
+    link = Link("console", "toolstack")
+    ring = link.to_server
+    original = ring.read
+    frame = encode("hangup", 0, channel=1)
+
+    def refill(limit: int) -> bytes:
+        data = original(limit)
+        ring.write(frame * 64)
+        return data
+
+    ring.write(frame * 64)
+    ring.read = refill  # type: ignore[method-assign]
+    messages = link.server.receive()
+    assert 0 < len(messages) <= 4 * 64
+    assert link.server.more
+
+
+def test_a_forbidden_message_is_answered_with_an_error_and_reported() -> None:
+    link = Link()
+    link.to_server.write(encode("introduce", 8, domid=1, gref=2, port=3))
+    assert link.server.receive() == []
+    (answer,) = link.client.receive()
+    assert (answer.kind, answer.id, answer.fields.errno) == ("error", 8, 1)
+    assert link.reports == ["refused a message from toolstack: toolstack may not send introduce"]
+
+
+def test_an_impossible_ring_breaks_the_channel_and_nothing_else() -> None:
+    link = Link()
+    link.page.words[2052 // 4] = 0x9000
+    assert link.server.receive() == []
+    assert "claims" in link.server.broken
+    assert link.server.send("done", 1) is False
+    assert link.server.flush() is True
+    assert link.server.receive() == []
+
+
+def test_reports_about_a_peer_are_bounded() -> None:
+    link = Link()
+    for _ in range(100):
+        link.to_server.write(encode("hangup", 1, channel=1))
+        link.server.receive()
+        link.to_client.read(1024)
+    assert 0 < len(link.reports) <= 16
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=1024), st.tuples(st.integers(0, 1023), st.integers(0, 2**32 - 1))))
+)
+def test_whatever_a_peer_writes_into_the_page_no_exception_leaves_the_channel(
+    actions: list[bytes | tuple[int, int]],
+) -> None:
+    link = Link()
+    for action in actions:
+        if isinstance(action, bytes):
+            link.page.bytes[0 : len(action)] = action
+            link.page.words[2052 // 4] = (link.page.words[2048 // 4] + len(action)) & 0xFFFFFFFF
+        else:
+            link.page.words[action[0]] = action[1]
+        link.server.receive()
+        link.server.send("done", 1)
+        link.server.flush()
