@@ -1,12 +1,11 @@
-"""Writes the FLASK policy of a whole host, and compiles it with checkpolicy. See docs/policy.md.
+"""Writes the FLASK policy of a whole host as text for checkpolicy. See docs/policy.md.
 
 The policy is complete: Xen's classes and initial SIDs, our types, and nothing of upstream's example policy.
 Above each rule stand the manifest lines that it comes from, so that a denial can be followed back.
+`python -m xoar.privilege.flask FOLDER` prints it for a built Xen's FLASK folder.
 """
 
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -60,43 +59,6 @@ def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
         _contexts(everything, shards.root, access_vectors),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
-
-
-def build(xen_source: Path, output: Path, shards: ShardSet | None = None) -> None:
-    """Generates the policy for a Xen source tree and compiles it to `output`, the module that Xen loads.
-
-    The text is kept next to it with the ending .conf. Raises ManifestError or PolicyError.
-    """
-    access_vectors = vectors.load(xen_source)
-    text = generate(shards or shardset.load_all(), access_vectors)
-    output.with_suffix(".conf").write_text(text, encoding="utf-8")
-    output.write_bytes(compile_policy(text, access_vectors.policy_versions))
-
-
-def compile_policy(text: str, versions: Iterable[int]) -> bytes:
-    """Compiles a policy with checkpolicy in the newest format among `versions` that it can write.
-
-    Raises PolicyError with checkpolicy's own words.
-    """
-    newest = int(_checkpolicy("-V").split()[0])
-    usable = [version for version in versions if version <= newest]
-    if not usable:
-        raise PolicyError(f"checkpolicy writes policies up to version {newest}; Xen reads {list(versions)}")
-    with tempfile.TemporaryDirectory() as folder:
-        source, binary = Path(folder, "policy.conf"), Path(folder, "policy")
-        source.write_text(text, encoding="utf-8")
-        _checkpolicy("-t", "Xen", "-c", str(max(usable)), str(source), "-o", str(binary))
-        return binary.read_bytes()
-
-
-def _checkpolicy(*arguments: str) -> str:
-    try:
-        run = subprocess.run(["checkpolicy", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise PolicyError("checkpolicy is missing; install Debian's package checkpolicy") from error
-    if run.returncode != 0:
-        raise PolicyError(f"checkpolicy refused the policy:\n{run.stdout}{run.stderr}")
-    return run.stdout
 
 
 def _check_known(shards: ShardSet, access_vectors: AccessVectors) -> None:
@@ -196,7 +158,7 @@ def _set(names: Iterable[str]) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m xoar.privilege.flask XEN_SOURCE  (prints the policy's text)")
+        sys.exit("usage: python -m xoar.privilege.flask FOLDER_WITH_ACCESS_VECTORS")
     try:
         print(generate(shardset.load_all(), vectors.load(Path(sys.argv[1]))), end="")
     except (ManifestError, PolicyError) as error:
