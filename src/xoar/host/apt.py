@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xoar.host import cache, commands, mirrors
-from xoar.host.errors import HostError, disk_error
+from xoar.host.errors import HostError, disk_errors
 from xoar.host.progress import Reporter
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BINARY_SUITE = "bookworm"  # pinned kernel, busybox, QEMU 7.2 and Xen's tools come from here
 SOURCE_SUITES = ("bookworm", "trixie")
-_NO_NETWORK = "Check the network and the mirror in /etc/apt; then start again: what was fetched so far is kept."
+_NO_NETWORK = "Check the network and the mirror in /etc/apt; then start again. What was fetched is kept."
 
 
 class Apt:
@@ -38,8 +38,9 @@ class Apt:
         with self._ready():
             self._apt_get(
                 f"fetching the source of {package} {version}",
-                ["source", "--download-only", f"{package}={version}"], cwd=into,
-            )  # fmt: skip
+                ["source", "--download-only", f"{package}={version}"],
+                cwd=into,
+            )
 
     def download(self, packages: list[str], into: Path) -> None:
         """Fetch just these binary packages (.deb), the newest of the pinned suite. Raises HostError."""
@@ -52,9 +53,17 @@ class Apt:
         with self._ready():
             self._apt_get(
                 f"fetching {' '.join(packages)} and dependencies",
-                ["install", "--download-only", "--yes", "--no-install-recommends",
-                 "-o", f"Dir::Cache::archives={into}", *packages], cwd=into,
-            )  # fmt: skip
+                [
+                    "install",
+                    "--download-only",
+                    "--yes",
+                    "--no-install-recommends",
+                    "-o",
+                    f"Dir::Cache::archives={into}",
+                    *packages,
+                ],
+                cwd=into,
+            )
 
     def candidate(self, package: str) -> str:
         """The version of a binary package that `download` would take."""
@@ -68,8 +77,11 @@ class Apt:
         with self._ready():
             done = subprocess.run(
                 ["apt-cache", *self._options(), "show", "--no-all-versions", package],
-                capture_output=True, text=True, env=commands.environment(), check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                env=commands.environment(),
+                check=False,
+            )
         match = re.search(rf"^{field}: (.*)$", done.stdout, re.MULTILINE)
         if match is None:
             raise HostError(f"the mirror has no package {package} with a field {field}", hint=_NO_NETWORK)
@@ -78,7 +90,7 @@ class Apt:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """Hold the state's lock; the first time, bring the package lists up to date."""
-        try:
+        with disk_errors(self._folder):
             for folder in ("lists/partial", "cache/archives/partial"):
                 (self._folder / folder).mkdir(parents=True, exist_ok=True)
             self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -86,22 +98,26 @@ class Apt:
                 if not self._fresh:
                     self._log.write_text("")
                     (self._folder / "sources.list").write_text(sources_list(mirrors.configured()))
-                    self._apt_get("reading Debian's package lists", ["-o", "APT::Update::Error-Mode=any", "update"])
+                    update = ["-o", "APT::Update::Error-Mode=any", "update"]
+                    self._apt_get("reading Debian's package lists", update)
                     self._fresh = True
                 yield
-        except OSError as error:
-            raise disk_error(error, self._folder) from error
 
     def _options(self) -> list[str]:
         folder = self._folder
         settings = {
-            "Dir::State": f"{folder}", "Dir::State::status": "/dev/null", "Dir::Cache": f"{folder}/cache",
-            "Dir::Etc::sourcelist": f"{folder}/sources.list", "Dir::Etc::sourceparts": "-",
-            "Dir::Etc::preferences": "-", "Dir::Etc::preferencesparts": "-",
-            "APT::Architecture": "amd64", "APT::Architectures": "amd64",
+            "Dir::State": f"{folder}",
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache": f"{folder}/cache",
+            "Dir::Etc::sourcelist": f"{folder}/sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::Etc::preferences": "-",
+            "Dir::Etc::preferencesparts": "-",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
             "APT::Sandbox::User": "root",  # the user's own folders: nobody to change to
             "Debug::NoLocking": "1",  # dpkg's lock is root's, and nothing is installed; we hold our own
-        }  # fmt: skip
+        }
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
     def _apt_get(self, what: str, arguments: list[str], cwd: Path | None = None) -> None:
@@ -115,8 +131,11 @@ class Apt:
 
             commands.run(
                 ["apt-get", *self._options(), "-o", "APT::Status-Fd=1", *arguments],
-                cwd=cwd, log=self._log, on_line=on_line, hint=_NO_NETWORK,
-            )  # fmt: skip
+                cwd=cwd,
+                log=self._log,
+                on_line=on_line,
+                hint=_NO_NETWORK,
+            )
 
 
 def sources_list(where: mirrors.Mirrors) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xoar.host import commands
-from xoar.host.errors import HostError, disk_error
+from xoar.host.errors import HostError, disk_errors
 from xoar.host.progress import Reporter, Step
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -49,7 +49,7 @@ def key(*inputs: bytes | str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _add(digest: "hashlib._Hash", data: bytes) -> None:
+def _add(digest: hashlib._Hash, data: bytes) -> None:
     digest.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") and ("a", "bc") differ
     digest.update(data)
 
@@ -91,7 +91,13 @@ def find(what: str, name: str) -> Path | None:
 
 
 def build(
-    what: str, name: str, recipe: Callable[[Workspace], None], show: Reporter, *, title: str = "", total: int = 0
+    what: str,
+    name: str,
+    recipe: Callable[[Workspace], None],
+    show: Reporter,
+    *,
+    title: str = "",
+    total: int = 0,
 ) -> Path:
     """The folder with the result for `what` and key `name`; made by `recipe` if it isn't there.
 
@@ -103,27 +109,28 @@ def build(
         return done
     final = root() / "builds" / f"{what}-{name}"
     log = root() / "logs" / f"{what}-{name}.log"
-    try:
+    with disk_errors(root()):
         final.parent.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         with locked(final.name):
-            if final.is_dir():
-                return final
-            log.write_text("")
-            temporary = final.with_name(f".{final.name}")
-            shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed
-            try:
-                result, scratch = temporary / "result", temporary / "scratch"
-                result.mkdir(parents=True)
-                scratch.mkdir()
+            if not final.is_dir():
+                log.write_text("")
                 with show.step(title or f"building {what}", total) as step:
-                    recipe(Workspace(result, scratch, log, step))
-                result.rename(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise disk_error(error, root()) from error
+                    _make(final, recipe, log, step)
+    return final
+
+
+def _make(final: Path, recipe: Callable[[Workspace], None], log: Path, step: Step) -> None:
+    temporary = final.with_name(f".{final.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed
+    result, scratch = temporary / "result", temporary / "scratch"
+    try:
+        result.mkdir(parents=True)
+        scratch.mkdir()
+        recipe(Workspace(result, scratch, log, step))
+        result.rename(final)
     except HostError as error:
         error.log = error.log or log
         raise
-    return final
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

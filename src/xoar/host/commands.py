@@ -12,8 +12,19 @@ from xoar.host.errors import CommandError, HostError
 SHOWN_LINES = 8  # of a failed program's output in the error itself
 
 # Variables that would let the caller's shell change what a build produces.
-_UNWANTED = {"PYTHONPATH", "PYTHONHOME", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS", "ARCH",
-             "CROSS_COMPILE", "O", "V"}  # fmt: skip
+_UNWANTED = {
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "CFLAGS",
+    "LDFLAGS",
+    "ARCH",
+    "CROSS_COMPILE",
+    "O",
+    "V",
+}
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -43,14 +54,23 @@ def run(
         sink.flush()
         try:
             process = subprocess.Popen(
-                argv, cwd=cwd, env=environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
-            )  # fmt: skip
+                argv,
+                cwd=cwd,
+                env=environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
         except FileNotFoundError as error:
             raise HostError(
-                f"the program {argv[0]} is not installed", log=log, hint="Start ./xoar again with an empty "
-                "set-up stamp (remove packages-* from the cache), or install it with apt-get."
-            ) from error  # fmt: skip
+                f"the program {argv[0]} is not installed",
+                log=log,
+                hint="Start ./xoar again with an empty "
+                "set-up stamp (remove packages-* from the cache), or install it with apt-get.",
+            ) from error
         with process:
             assert process.stdout is not None
             try:
@@ -64,6 +84,10 @@ def run(
                 raise
         if process.returncode != 0:
             raise CommandError(
-                f"{Path(argv[0]).name} failed with exit code {process.returncode}", argv, process.returncode,
-                log=log, detail="".join(tail), hint=hint,
-            )  # fmt: skip
+                f"{Path(argv[0]).name} failed with exit code {process.returncode}",
+                argv,
+                process.returncode,
+                log=log,
+                detail="".join(tail),
+                hint=hint,
+            )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -39,13 +41,20 @@ class CommandError(HostError):
         self.status = status
 
 
-def disk_error(error: OSError, place: Path) -> HostError:
-    """The HostError for an OSError met while writing to `place`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HostError(
-            f"no space left on the disk that holds {place}",
-            hint="Free some space, or set XOAR_CACHE to a folder on a larger disk. What was built is kept.",
-        )
-    return HostError(
-        f"can't write {error.filename or place}: {error.strerror}", hint="Check the folder's owner and rights."
-    )
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk and missing rights, met while writing to `place`, into a HostError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HostError(
+                f"no space left on the disk that holds {place}",
+                hint="Free some space, or set XOAR_CACHE to a larger disk. What was built is kept.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise HostError(
+                f"can't write {error.filename or place}: {error.strerror}",
+                hint="Check the folder's owner and rights, or set XOAR_CACHE to a folder of your own.",
+            ) from error
+        raise

@@ -58,9 +58,11 @@ def _deb822(text: str) -> Iterator[_Entry]:
                 fields[name] = value.strip()
         if fields.get("enabled", "yes").lower() not in ("no", "false", "without", "off", "disable"):
             yield _Entry(
-                fields.get("uris", "").split(), fields.get("suites", "").split(),
-                fields.get("components", "").split(), fields.get("signed-by", ""),
-            )  # fmt: skip
+                fields.get("uris", "").split(),
+                fields.get("suites", "").split(),
+                fields.get("components", "").split(),
+                fields.get("signed-by", ""),
+            )
 
 
 def _is_debian(entry: _Entry) -> bool:

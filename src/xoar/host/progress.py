@@ -83,9 +83,13 @@ class Reporter:
         self._steps = 0
         if self._out.isatty():
             self._bars = Progress(
-                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-                console=Console(file=self._out), transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                console=Console(file=self._out),
+                transient=True,
+            )
 
     @contextmanager
     def step(self, what: str, total: int = 0) -> Iterator[Step]:

@@ -15,7 +15,7 @@ import msgspec
 
 from xoar.host import cache, commands
 from xoar.host.apt import Apt
-from xoar.host.errors import HostError, disk_error
+from xoar.host.errors import HostError, disk_errors
 from xoar.host.progress import Reporter
 
 
@@ -79,23 +79,23 @@ def obtain(pins: Pins, apt: Apt, show: Reporter) -> Source:
     for version in held[:1] or pins.versions:
         place = _place(pins, version)
         try:
-            with cache.locked(f"source-{pins.package}"):
+            with disk_errors(cache.root()), cache.locked(f"source-{pins.package}"):
                 if not place.is_dir():
                     _download(pins.package, version, apt, place)
         except HostError as error:
-            reasons.append(f"{version.version}: {error.detail.strip().splitlines()[-1] if error.detail else error}")
+            complaints = [line for line in error.detail.splitlines() if line.startswith("E:")]
+            reasons.append(f"{version.version}: {(complaints or [error.message])[0]}")
             continue
-        except OSError as error:
-            raise disk_error(error, cache.root()) from error
         if reasons:
             show.say(f"{pins.package}: took {version.version} instead of {pins.versions[0].version}")
         digest = cache.key(*(part for item in sorted(version.files.items()) for part in item))
         return Source(pins.package, version.version, place, digest)
     raise HostError(
         f"no acceptable version of the source of {pins.package} could be fetched",
-        detail="\n".join(reasons), log=cache.root() / "logs" / "apt.log",
+        detail="\n".join(reasons),
+        log=cache.root() / "logs" / "apt.log",
         hint="Check the network and the mirror in /etc/apt. A newer release: docs/building.md, --xen-source.",
-    )  # fmt: skip
+    )
 
 
 def _place(pins: Pins, version: Version) -> Path:
