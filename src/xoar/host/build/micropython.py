@@ -73,10 +73,8 @@ def unix_port(micropython: MicroPython, show: Reporter) -> Path:
         (work.result / "micropython").chmod(0o755)
 
     title = "building MicroPython's unix port"
-    return (
-        cache.build("micropython-unix", name, recipe, show, title=title, total=_COMPILED_FILES)
-        / "micropython"
-    )
+    folder = cache.build("micropython-unix", name, recipe, show, title=title, total=_UNIX_FILES)
+    return folder / "micropython"
 
 
 def _make(work: cache.Workspace, folder: Path, settings: list[str]) -> None:
