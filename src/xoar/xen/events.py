@@ -1,0 +1,55 @@
+"""Event channels of a nano domain (xen/include/public/event_channel.h), its clock and its sleep."""
+
+import nano
+
+from xoar.abi import xen as abi
+from xoar.xen import hypercall
+
+
+def _evtchn(what: str, operation: int, argument: bytearray) -> bytearray:
+    hypercall.call(what, abi.__HYPERVISOR_event_channel_op, operation, argument)
+    return argument
+
+
+def bind(domid: int, remote_port: int) -> int:
+    """Binds to a port that domain `domid` offers to this domain; returns the local port."""
+    request = abi.evtchn_bind_interdomain.new(remote_dom=domid, remote_port=remote_port)
+    _evtchn("bind port %d of domain %d" % (remote_port, domid), abi.EVTCHNOP_bind_interdomain, request)
+    return abi.evtchn_bind_interdomain.get(request, "local_port")
+
+
+def bind_virq(virq: int) -> int:
+    """Binds a virtual interrupt of Xen's (VIRQ_DOM_EXC, ...); returns the local port."""
+    request = abi.evtchn_bind_virq.new(virq=virq)
+    return abi.evtchn_bind_virq.get(_evtchn("bind virq %d" % virq, abi.EVTCHNOP_bind_virq, request), "port")
+
+
+def allocate(domid: int, remote: int) -> int:
+    """Makes a port in domain `domid` that domain `remote` may bind to; returns that port."""
+    request = abi.evtchn_alloc_unbound.new(dom=domid, remote_dom=remote)
+    _evtchn("allocate a port of domain %d for %d" % (domid, remote), abi.EVTCHNOP_alloc_unbound, request)
+    return abi.evtchn_alloc_unbound.get(request, "port")
+
+
+_send = abi.evtchn_send.new()
+
+
+def notify(port: int) -> None:
+    """Signals the other end. A vanished other end is no error: its events have nowhere to go."""
+    abi.evtchn_send.set(_send, "port", port)
+    nano.hypercall(abi.__HYPERVISOR_event_channel_op, abi.EVTCHNOP_send, _send)
+
+
+def close(port: int) -> None:
+    """Closes a local port."""
+    _evtchn("close port %d" % port, abi.EVTCHNOP_close, abi.evtchn_send.new(port=port))
+
+
+def now() -> int:
+    """Nanoseconds since Xen's boot."""
+    return nano.now()
+
+
+def wait(deadline: "int | None" = None) -> "list[int]":
+    """Sleeps until ports fire, and returns them, cleared; an empty list at `deadline` (ns, as now())."""
+    return nano.wait(deadline or 0)

@@ -1,0 +1,46 @@
+"""Hypercalls of a nano domain; each failed one raises OSError(errno, what was asked)."""
+
+import nano
+
+from xoar.abi import xen as abi
+from xoar.abi.layout import Layout
+
+Buffer = bytearray
+
+
+def call(what: str, number: int, *arguments: "int | bytes | bytearray | memoryview") -> int:
+    """Makes hypercall `number`; returns its result (>= 0). `what` names it in the error."""
+    result = nano.hypercall(number, *arguments)
+    if result < 0:
+        raise OSError(-result, what)
+    return result
+
+
+def memory_op(what: str, operation: int, argument: bytearray) -> int:
+    return call(what, abi.__HYPERVISOR_memory_op, operation, argument)
+
+
+def domctl(name: str, operation: int, layout: Layout, domid: int, **fields: "int | bytes") -> bytearray:
+    """Makes one domctl on a domain; returns the structure as Xen left it."""
+    request = layout.new(
+        cmd=operation, interface_version=abi.XEN_DOMCTL_INTERFACE_VERSION, domain=domid, **fields
+    )
+    call("%s of domain %d" % (name, domid), abi.__HYPERVISOR_domctl, request)
+    return request
+
+
+def sysctl(name: str, operation: int, layout: Layout, **fields: int) -> bytearray:
+    """Makes one sysctl; returns the structure as Xen left it."""
+    request = layout.new(cmd=operation, interface_version=abi.XEN_SYSCTL_INTERFACE_VERSION, **fields)
+    call(name, abi.__HYPERVISOR_sysctl, request)
+    return request
+
+
+def crash() -> None:
+    """Ends this domain with the reason "crash"; does not return."""
+    shutdown(abi.SHUTDOWN_crash)
+
+
+def shutdown(reason: int) -> None:
+    """Ends this domain (SHUTDOWN_poweroff, SHUTDOWN_crash); does not return."""
+    call("shutdown", abi.__HYPERVISOR_sched_op, abi.SCHEDOP_shutdown, abi.sched_shutdown.new(reason=reason))
