@@ -52,19 +52,19 @@
 
 static void hypercalls(void)
 {
-    NUMBER(__HYPERVISOR_memory_op);
-    NUMBER(__HYPERVISOR_xen_version);
-    NUMBER(__HYPERVISOR_console_io);
-    NUMBER(__HYPERVISOR_grant_table_op);
-    NUMBER(__HYPERVISOR_vcpu_op);
-    NUMBER(__HYPERVISOR_mmuext_op);
-    NUMBER(__HYPERVISOR_xsm_op);
-    NUMBER(__HYPERVISOR_sched_op);
-    NUMBER(__HYPERVISOR_event_channel_op);
-    NUMBER(__HYPERVISOR_physdev_op);
-    NUMBER(__HYPERVISOR_hvm_op);
-    NUMBER(__HYPERVISOR_sysctl);
-    NUMBER(__HYPERVISOR_domctl);
+    NUMBER_AS("HYPERVISOR_memory_op", __HYPERVISOR_memory_op);
+    NUMBER_AS("HYPERVISOR_xen_version", __HYPERVISOR_xen_version);
+    NUMBER_AS("HYPERVISOR_console_io", __HYPERVISOR_console_io);
+    NUMBER_AS("HYPERVISOR_grant_table_op", __HYPERVISOR_grant_table_op);
+    NUMBER_AS("HYPERVISOR_vcpu_op", __HYPERVISOR_vcpu_op);
+    NUMBER_AS("HYPERVISOR_mmuext_op", __HYPERVISOR_mmuext_op);
+    NUMBER_AS("HYPERVISOR_xsm_op", __HYPERVISOR_xsm_op);
+    NUMBER_AS("HYPERVISOR_sched_op", __HYPERVISOR_sched_op);
+    NUMBER_AS("HYPERVISOR_event_channel_op", __HYPERVISOR_event_channel_op);
+    NUMBER_AS("HYPERVISOR_physdev_op", __HYPERVISOR_physdev_op);
+    NUMBER_AS("HYPERVISOR_hvm_op", __HYPERVISOR_hvm_op);
+    NUMBER_AS("HYPERVISOR_sysctl", __HYPERVISOR_sysctl);
+    NUMBER_AS("HYPERVISOR_domctl", __HYPERVISOR_domctl);
     NUMBER(XENVER_version);
     NUMBER(XENVER_extraversion);
     NUMBER_AS("EXTRAVERSION_SIZE", sizeof(xen_extraversion_t));

@@ -7,7 +7,7 @@ from xoar.xen import hypercall
 
 
 def _evtchn(what: str, operation: int, argument: bytearray) -> bytearray:
-    hypercall.call(what, abi.__HYPERVISOR_event_channel_op, operation, argument)
+    hypercall.call(what, abi.HYPERVISOR_event_channel_op, operation, argument)
     return argument
 
 
@@ -37,7 +37,7 @@ _send = abi.evtchn_send.new()
 def notify(port: int) -> None:
     """Signals the other end. A vanished other end is no error: its events have nowhere to go."""
     abi.evtchn_send.set(_send, "port", port)
-    nano.hypercall(abi.__HYPERVISOR_event_channel_op, abi.EVTCHNOP_send, _send)
+    nano.hypercall(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_send, _send)
 
 
 def close(port: int) -> None:

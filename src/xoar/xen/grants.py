@@ -19,7 +19,7 @@ class Mapping:
         """Gives the page back; `page` must not be used any more."""
         request = abi.gnttab_unmap_grant_ref.new(host_addr=self._frame * PAGE_SIZE, handle=self._handle)
         hypercall.call(
-            "unmap a grant", abi.__HYPERVISOR_grant_table_op, abi.GNTTABOP_unmap_grant_ref, request, 1
+            "unmap a grant", abi.HYPERVISOR_grant_table_op, abi.GNTTABOP_unmap_grant_ref, request, 1
         )
         frames.give_back(self._frame)
 
@@ -31,7 +31,7 @@ def map(domid: int, reference: int) -> Mapping:
         host_addr=frame * PAGE_SIZE, flags=abi.GNTMAP_host_map, ref=reference, dom=domid
     )
     what = "map grant %d of domain %d" % (reference, domid)
-    hypercall.call(what, abi.__HYPERVISOR_grant_table_op, abi.GNTTABOP_map_grant_ref, request, 1)
+    hypercall.call(what, abi.HYPERVISOR_grant_table_op, abi.GNTTABOP_map_grant_ref, request, 1)
     status = abi.gnttab_map_grant_ref.get(request, "status")
     if status != abi.GNTST_okay:
         frames.give_back(frame)

@@ -17,7 +17,7 @@ def call(what: str, number: int, *arguments: "int | bytes | bytearray | memoryvi
 
 
 def memory_op(what: str, operation: int, argument: bytearray) -> int:
-    return call(what, abi.__HYPERVISOR_memory_op, operation, argument)
+    return call(what, abi.HYPERVISOR_memory_op, operation, argument)
 
 
 def domctl(name: str, operation: int, layout: Layout, domid: int, **fields: "int | bytes") -> bytearray:
@@ -25,14 +25,14 @@ def domctl(name: str, operation: int, layout: Layout, domid: int, **fields: "int
     request = layout.new(
         cmd=operation, interface_version=abi.XEN_DOMCTL_INTERFACE_VERSION, domain=domid, **fields
     )
-    call("%s of domain %d" % (name, domid), abi.__HYPERVISOR_domctl, request)
+    call("%s of domain %d" % (name, domid), abi.HYPERVISOR_domctl, request)
     return request
 
 
 def sysctl(name: str, operation: int, layout: Layout, **fields: int) -> bytearray:
     """Makes one sysctl; returns the structure as Xen left it."""
     request = layout.new(cmd=operation, interface_version=abi.XEN_SYSCTL_INTERFACE_VERSION, **fields)
-    call(name, abi.__HYPERVISOR_sysctl, request)
+    call(name, abi.HYPERVISOR_sysctl, request)
     return request
 
 
@@ -43,4 +43,4 @@ def crash() -> None:
 
 def shutdown(reason: int) -> None:
     """Ends this domain (SHUTDOWN_poweroff, SHUTDOWN_crash); does not return."""
-    call("shutdown", abi.__HYPERVISOR_sched_op, abi.SCHEDOP_shutdown, abi.sched_shutdown.new(reason=reason))
+    call("shutdown", abi.HYPERVISOR_sched_op, abi.SCHEDOP_shutdown, abi.sched_shutdown.new(reason=reason))
