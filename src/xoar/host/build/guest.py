@@ -31,8 +31,8 @@ _FILES = {
     # Busybox's init; hvc0 is Xen's console.
     "etc/inittab": "::sysinit:/etc/rc\nhvc0::respawn:/sbin/getty -L hvc0 115200 vt100\n"
     "::ctrlaltdel:/sbin/reboot\n::restart:/sbin/init\n",
-    # login falls back to its own checks only if the files are complete
-    "etc/passwd": "root::0:0:root:/root:/bin/sh\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "etc/shadow": "root::20000:0:99999:7:::\n",
     "etc/group": "root:x:0:\ntty:x:5:\n",
     "etc/shells": "/bin/sh\n",
     "etc/issue": "Debian GNU/Linux \\n \\l\n",
