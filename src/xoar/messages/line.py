@@ -222,10 +222,10 @@ class LineServer(_End):
         self._send(HELLO, 0, struct.pack("<BI", VERSION, 0))
 
     def accept(self, channel: int) -> None:
-        """Opens the channel for data. Raises LineError if nobody asked for it."""
+        """Opens a channel that waits for it; nothing happens if the client has closed it meanwhile."""
         stream = self._streams.get(channel)
         if stream is None or stream.accepted:
-            raise LineError("channel %d does not wait to be opened" % channel)
+            return
         stream.accepted = True
         stream.receive_limit = stream.announced = self._window
         self._send(OPENED, channel, struct.pack("<I", self._window))

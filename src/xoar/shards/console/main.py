@@ -1,0 +1,99 @@
+"""The Console shard: wires the core to grants, event channels, Builder, Toolstack and the serial port."""
+
+import nano
+from xoar.abi import xen as abi
+from xoar.messages.channel import Channel
+from xoar.shards.console.console import Console
+from xoar.shards.console.uart import Uart
+from xoar.xen import boot, events, grants, hypercall, ring
+
+_SERIAL_PORT = 0x2F8
+
+# the serial port raises no interrupt here, so it is looked at: often while bytes move, seldom when idle
+_FASTEST_NS = 2_000_000
+_SLOWEST_NS = 25_000_000
+_READ_LIMIT = 512
+_TAKE_LIMIT = 1024
+
+
+class _Connection:
+    """A domain's console ring, mapped by its grant."""
+
+    def __init__(self, domid: int, gref: int, port: int) -> None:
+        self._mapping = grants.map(domid, gref)
+        try:
+            self.port = events.bind(domid, port)
+        except OSError:
+            self._mapping.unmap()
+            raise
+        self.to_guest, self.from_guest = ring.console_rings(self._mapping.page)
+
+    def notify(self) -> None:
+        events.notify(self.port)
+
+    def close(self) -> None:
+        events.close(self.port)
+        self._mapping.unmap()
+
+
+def _serve(client: boot.Client) -> "tuple[int, Channel]":
+    port = events.bind(client.domid, client.port)
+    incoming, outgoing = ring.xenstore_rings(grants.map(client.domid, client.gref).page)
+    return port, Channel(incoming, outgoing, lambda: events.notify(port), client.name, "console")
+
+
+def _use(server: str) -> Channel:
+    link = boot.uses(server)
+    outgoing, incoming = ring.xenstore_rings(link.page)
+    return Channel(incoming, outgoing, lambda: events.notify(link.port), server, "console")
+
+
+def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
+    buffer = bytearray(limit)
+    result = hypercall.sysctl(
+        "read Xen's console",
+        abi.SYSCTL_readconsole,
+        abi.sysctl_readconsole,
+        incremental=1,
+        index=position,
+        buffer=nano.address(buffer),
+        count=limit,
+    )
+    count = abi.sysctl_readconsole.get(result, "count")
+    return bytes(buffer[:count]), abi.sysctl_readconsole.get(result, "index")
+
+
+def main() -> None:
+    """Serves until the domain is destroyed."""
+    builders = [_serve(client) for client in boot.clients() if client.name == "builder"]
+    console = Console(_Connection, _use("toolstack"), _read_xen)
+    uart = Uart(nano, _SERIAL_PORT)
+    if not uart.present:
+        print("there is no serial port at 0x%x: this host has no operator's line" % _SERIAL_PORT)
+    output = memoryview(b"")
+    delay = _FASTEST_NS
+    busy = True
+    print("console: ready")
+    while True:
+        console.domains.fired(events.wait(events.now() + (0 if busy else delay)))
+        busy = False
+        for _, channel in builders:
+            for message in channel.receive():
+                console.introduction(channel, message)
+            channel.flush()
+            busy = busy or channel.more
+        moved = False
+        if uart.present and not console.line.congested:
+            data = uart.read(_READ_LIMIT)
+            if data:
+                console.receive(data)
+                moved = True
+        busy = console.turn() or busy
+        if not output:
+            output = memoryview(console.line.take(_TAKE_LIMIT))
+        if output and uart.present:
+            sent = uart.write(output)
+            output = output[sent:]
+            moved = moved or sent > 0
+        busy = busy or moved
+        delay = _FASTEST_NS if moved else min(delay + delay // 2, _SLOWEST_NS)

@@ -1,0 +1,157 @@
+"""What an operator's channel can be connected to. Each has `data` and `pump`; neither waits.
+
+`pump` moves what it can within the channel's credit and a fair share of the line; False: the channel is done
+and has been closed.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoar.messages.channel import Channel
+    from xoar.messages.line import LineServer
+    from xoar.shards.console.domains import Domain
+
+_SHARE = 1020
+"""Bytes of one channel in one turn: one full frame."""
+
+_NOTICE_SIZE = 64
+
+_MAX_BACKLOG = 32768
+
+
+class LogReader:
+    """Sends what a domain printed: all that is kept and, with `follow`, what comes until it ends."""
+
+    def __init__(self, line: "LineServer", channel: int, domain: "Domain", follow: bool) -> None:
+        self.line = line
+        self.channel = channel
+        self.domain = domain
+        self._position = domain.history.start
+        self._follow = follow
+        # without `follow` a domain that prints faster than the line carries must not keep it open for ever
+        self._stop = domain.history.end
+
+    def data(self, untrusted_data: bytes) -> None:
+        """A log takes no input."""
+        self.line.consumed(self.channel, len(untrusted_data))
+
+    def pump(self) -> bool:
+        """Sends the next part of the history."""
+        room = min(self.line.writable(self.channel), _SHARE)
+        history = self.domain.history
+        stop = history.end if self._follow else self._stop
+        if self._position < history.start and room >= _NOTICE_SIZE:
+            notice = "\r\n[xoar: %d bytes skipped]\r\n" % (history.start - self._position)
+            room -= self.line.write(self.channel, notice.encode())
+            self._position = history.start
+        if history.start <= self._position < stop and room:
+            data = history.read(self._position, min(room, stop - self._position))
+            self._position += len(data)
+            self.line.write(self.channel, data)
+        if self._position >= stop and (not self._follow or self.domain.connection is None):
+            self.line.close(self.channel)
+            return False
+        return True
+
+
+class ConsoleReader(LogReader):
+    """A guest's console from now on, with input; the guest's ring decides how fast that is taken."""
+
+    def __init__(self, line: "LineServer", channel: int, domain: "Domain") -> None:
+        super().__init__(line, channel, domain, True)
+        self._position = domain.history.end
+        self._input = b""
+
+    def data(self, untrusted_data: bytes) -> None:
+        """Input for the guest; at most the channel's window waits here."""
+        self._input += untrusted_data
+
+    def pump(self) -> bool:
+        """Gives the guest its input, then sends what it printed."""
+        if self._input:
+            count = self.domain.write(self._input)
+            self._input = self._input[count:]
+            self.line.consumed(self.channel, count)
+        if self.domain.broken:
+            self.line.close(self.channel, "the guest broke its console ring")
+            return False
+        return super().pump()
+
+
+class XenReader:
+    """The hypervisor's own log; `read(position, limit)` returns (bytes, next position)."""
+
+    def __init__(
+        self,
+        line: "LineServer",
+        channel: int,
+        read: "Callable[[int, int], tuple[bytes, int]]",
+        follow: bool,
+    ) -> None:
+        self._line = line
+        self._channel = channel
+        self._read = read
+        self._follow = follow
+        self._position = 0
+
+    def data(self, untrusted_data: bytes) -> None:
+        """A log takes no input."""
+        self._line.consumed(self._channel, len(untrusted_data))
+
+    def pump(self) -> bool:
+        """Sends the next part of the log."""
+        room = min(self._line.writable(self._channel), _SHARE)
+        if not room:
+            return True
+        data, self._position = self._read(self._position, room)
+        self._line.write(self._channel, data)
+        if not data and not self._follow:
+            self._line.close(self._channel)
+            return False
+        return True
+
+
+class RelayStream:
+    """The operator's requests to the Toolstack, passed on unread under a number of their own.
+
+    The number is not the line's channel number, so a late message about an ended stream meets nobody.
+    """
+
+    def __init__(self, line: "LineServer", channel: int, relay: "Channel", number: int) -> None:
+        self.number = number
+        self._line = line
+        self._channel = channel
+        self._relay = relay
+        self._input = b""
+        self._output = b""
+        self.hung_up = False
+
+    def data(self, untrusted_data: bytes) -> None:
+        """A piece for the Toolstack; at most the channel's window waits here."""
+        self._input += untrusted_data
+
+    def deliver(self, data: bytes) -> None:
+        """A piece from the Toolstack."""
+        self._output += data
+
+    def hangup(self) -> None:
+        """The Toolstack has ended the stream."""
+        self.hung_up = True
+
+    def pump(self) -> bool:
+        """Moves both directions."""
+        if self._input and self._relay.send("relay", 0, channel=self.number, data=self._input[:4096]):
+            self._line.consumed(self._channel, min(len(self._input), 4096))
+            self._input = self._input[4096:]
+        count = self._line.write(self._channel, self._output[:_SHARE])
+        self._output = self._output[count:]
+        reason = ""
+        if len(self._output) > _MAX_BACKLOG:
+            reason = "the answers are not being read"
+        elif self._relay.broken:
+            reason = "the link to the Toolstack is broken"
+        elif not self.hung_up or self._output:
+            return True
+        self._line.close(self._channel, reason)
+        return False
