@@ -1,0 +1,14 @@
+"""What can be wrong with a build; the text goes to whoever asked for it."""
+
+
+class BuildError(Exception):
+    """A domain can't be built; `errno` as in Xen's errno.h."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        Exception.__init__(self, text)
+        self.errno = errno
+
+
+ENOENT = 2
+ENOMEM = 12
+EINVAL = 22

@@ -1,0 +1,140 @@
+"""Memory of other domains: populating it, and mapping it through a window of own frames.
+
+Needs `mmu adjust` and `mmu map_read map_write` on the other domain (FLASK) and hypervisor patch 0001.
+Layouts: xen/include/public/memory.h.
+"""
+
+from array import array
+
+import nano
+
+from xoar.abi import xen as abi
+from xoar.xen import frames, hypercall
+from xoar.xen.ring import PAGE_SIZE
+
+_CHUNK = 256  # extents in one hypercall
+_SUPERPAGE_ORDER = 9
+_SUPERPAGE = 1 << _SUPERPAGE_ORDER
+_EFAULT = 14
+_ENOMEM = 12
+
+
+def populate(domid: int, start: int, count: int) -> None:
+    """Gives a domain `count` fresh, zeroed pages from frame `start` on. OSError(ENOMEM) if there are none.
+
+    Whole 2 MiB ranges are asked for as superpages first: it is faster, and so is the domain afterwards.
+    """
+    position, end = start, start + count
+    while position < end:
+        large = (end - position) // _SUPERPAGE if position % _SUPERPAGE == 0 else 0
+        if large:
+            done = _populate(domid, position, min(large, _CHUNK), _SUPERPAGE_ORDER)
+            position += done * _SUPERPAGE
+            if done:
+                continue
+        limit = min(end, (position // _SUPERPAGE + 1) * _SUPERPAGE)
+        done = _populate(domid, position, min(limit - position, _CHUNK), 0)
+        if not done:
+            raise OSError(_ENOMEM, "no memory left for domain %d" % domid)
+        position += done
+
+
+def _populate(domid: int, start: int, count: int, order: int) -> int:
+    extents = array("Q", [start + (i << order) for i in range(count)])
+    request = abi.memory_reservation.new(
+        extent_start=nano.address(memoryview(extents)), nr_extents=count, extent_order=order, domid=domid
+    )
+    return hypercall.memory_op("populate domain %d" % domid, abi.XENMEM_populate_physmap, request)
+
+
+class Window:
+    """Some frames of this domain through which another domain's memory is written, front to back."""
+
+    def __init__(self, domid: int, count: int = 64) -> None:
+        self._domid = domid
+        self._count = count
+        self._frame = frames.take(count)
+        self._memory = nano.memory(self._frame * PAGE_SIZE, count * PAGE_SIZE)
+        self._mapped = 0
+        self._first = -1  # the other domain's first mapped frame
+        self._frames = array("Q", range(self._frame, self._frame + count))
+        self._wanted = array("Q", [0] * count)
+        self._errors = array("i", [0] * count)
+
+    def write(self, address: int, data: "bytes | bytearray | memoryview") -> None:
+        """Writes to the other domain's memory; runs of writes at rising addresses are cheap."""
+        done = 0
+        while done < len(data):
+            frame, offset = divmod(address + done, PAGE_SIZE)
+            if not self._first <= frame < self._first + self._count or self._first < 0:
+                self._map(frame)
+            start = (frame - self._first) * PAGE_SIZE + offset
+            length = min(len(data) - done, self._count * PAGE_SIZE - start)
+            # a frame that the other domain does not have ends the mapped run early
+            if start + length > self._mapped * PAGE_SIZE:
+                raise OSError(_EFAULT, "domain %d has no memory at %#x" % (self._domid, address + done))
+            self._memory[start : start + length] = data[done : done + length]
+            done += length
+
+    def close(self) -> None:
+        """Unmaps all; the other domain could not be destroyed completely otherwise."""
+        for i in range(self._mapped_ever()):
+            request = abi.remove_from_physmap.new(domid=abi.DOMID_SELF, gpfn=self._frame + i)
+            nano.hypercall(abi.HYPERVISOR_memory_op, abi.XENMEM_remove_from_physmap, request)
+        frames.give_back(self._frame, self._count)
+
+    def _mapped_ever(self) -> int:
+        return self._count if self._first >= 0 else 0
+
+    def _map(self, frame: int) -> None:
+        """Maps the run from `frame` on over what the window showed before."""
+        for i in range(self._count):
+            self._wanted[i] = frame + i
+        request = abi.add_to_physmap_batch.new(
+            domid=abi.DOMID_SELF,
+            space=abi.XENMAPSPACE_gmfn_foreign,
+            size=self._count,
+            foreign_domid=self._domid,
+            idxs=nano.address(memoryview(self._wanted)),
+            gpfns=nano.address(memoryview(self._frames)),
+            errs=nano.address(memoryview(self._errors)),
+        )
+        what = "map frame %#x of domain %d" % (frame, self._domid)
+        hypercall.memory_op(what, abi.XENMEM_add_to_physmap_batch, request)
+        self._first = frame
+        self._mapped = 0
+        while self._mapped < self._count and self._errors[self._mapped] == 0:
+            self._mapped += 1
+        if not self._mapped:
+            raise OSError(-self._errors[0], what)
+
+
+class GrantTable:
+    """The first frame of another domain's grant table, mapped to seed entries."""
+
+    def __init__(self, domid: int) -> None:
+        self._frame = frames.take()
+        wanted = array("Q", [self._frame])
+        request = abi.mem_acquire_resource.new(
+            domid=domid,
+            type=abi.XENMEM_resource_grant_table,
+            id=abi.XENMEM_resource_grant_table_id_shared,
+            nr_frames=1,
+            frame_list=nano.address(memoryview(wanted)),
+        )
+        hypercall.memory_op("grant table of domain %d" % domid, abi.XENMEM_acquire_resource, request)
+        self._memory = nano.memory(self._frame * PAGE_SIZE, PAGE_SIZE)
+
+    def permit(self, reference: int, domid: int, frame: int) -> None:
+        """Lets domain `domid` map frame `frame`, writable, as grant `reference`."""
+        entry = abi.grant_entry_v1
+        base = reference * entry.size
+        entry.set(self._memory, "frame", frame, base)
+        entry.set(self._memory, "domid", domid, base)
+        entry.set(self._memory, "flags", abi.GTF_permit_access, base)
+
+    def close(self) -> None:
+        """Unmaps it."""
+        request = abi.remove_from_physmap.new(domid=abi.DOMID_SELF, gpfn=self._frame)
+        hypercall.memory_op("unmap a grant table", abi.XENMEM_remove_from_physmap, request)
+        frames.give_back(self._frame)
