@@ -1,0 +1,12 @@
+"""XenStore: docs/misc/xenstore.txt of Xen 4.17, with no I/O inside (docs/xenstore.md of this project).
+
+| module | what it is |
+|---|---|
+| `errors`, `wire`, `paths` | the protocol's errors, messages and path rules |
+| `quotas`, `domains`, `nodes`, `overlay`, `contents` | state: who may do what, nodes, the key-value interface |
+| `watches`, `connection`, `server`, `control` | logic: requests, transactions, watches |
+| `ringlink` | one client's shared page, served by a connection |
+| `client` | the other end: requests and watch events over two byte rings |
+
+State imports nothing of logic. Nothing is imported here, so that a client's image holds no server.
+"""

@@ -1,0 +1,79 @@
+"""Which domains there are, what they own, and what each may do with a node. A part of the state."""
+
+from xoar.xenstore.errors import Refused
+from xoar.xenstore.wire import OWNER_ACCESS, READ_ACCESS, WRITE_ACCESS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Permissions = tuple[tuple[int, int], ...]
+    """(domid, access bits): the first names the owner and what all others may do, the rest exceptions."""
+
+_FULL = READ_ACCESS | WRITE_ACCESS | OWNER_ACCESS
+
+
+class Account:
+    """What a domain owns."""
+
+    def __init__(self) -> None:
+        self.nodes = 0
+        self.memory = 0
+
+
+class Domains:
+    """Domains by domid. `managers` may do everything; a domain with a target may do all that it may.
+
+    A domain exists from `add` to `remove`. With `any_exists` (a server without Xen under it) every domid
+    is taken to exist.
+    """
+
+    def __init__(self, managers: "set[int]", any_exists: bool = False) -> None:
+        self.managers = managers
+        self.accounts: "dict[int, Account]" = {0: Account()}
+        self._targets: "dict[int, int]" = {}
+        self._any_exists = any_exists
+
+    def add(self, domid: int) -> None:
+        """A domain exists; nothing happens if it is known already."""
+        if domid not in self.accounts:
+            self.accounts[domid] = Account()
+
+    def remove(self, domid: int) -> None:
+        """A domain (not 0) is gone, and with it all that it was allowed, or others were on its behalf."""
+        self.accounts.pop(domid, None)
+        self.managers.discard(domid)
+        self._targets.pop(domid, None)
+        for claimant in [key for key in self._targets if self._targets[key] == domid]:
+            del self._targets[claimant]
+
+    def exists(self, domid: int) -> bool:
+        """Whether permissions that name this domain mean anything."""
+        return domid in self.accounts or self._any_exists
+
+    def set_target(self, domid: int, target: int) -> None:
+        """Lets `domid` (a device model) do what `target` (its guest) may do."""
+        self._targets[domid] = target
+
+    def account(self, domid: int) -> Account:
+        """The account of a domain that exists."""
+        self.add(domid)
+        return self.accounts[domid]
+
+    def access(self, caller: int, permissions: "Permissions") -> int:
+        """What `caller` may do with a node that has these permissions, as bits."""
+        if caller in self.managers:
+            return _FULL
+        target = self._targets.get(caller, caller)
+        owner, others = permissions[0]
+        if owner in (caller, target):
+            return _FULL
+        for index in range(1, len(permissions)):
+            domid, access = permissions[index]
+            if domid in (caller, target):
+                return access
+        return others
+
+    def living(self, permissions: "Permissions") -> "Permissions":
+        """The permissions without those that name no existing domain; Refused(ENOENT) if the owner is none."""
+        if not self.exists(permissions[0][0]):
+            raise Refused("ENOENT")
+        return permissions[:1] + tuple([entry for entry in permissions[1:] if self.exists(entry[0])])

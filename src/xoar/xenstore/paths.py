@@ -1,0 +1,56 @@
+"""Rules for paths (docs/misc/xenstore.txt): bytes, absolute once `absolute` has seen them."""
+
+from xoar.xenstore.errors import Refused
+
+RELATIVE_MAX = 2048
+"""Bytes of a path, not counting a leading /local/domain/<domid>/ (XENSTORE_REL_PATH_MAX)."""
+
+_DOMAINS = b"/local/domain/"
+_ALLOWED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@")
+
+
+def home(domid: int) -> bytes:
+    """The path to which a domain's relative paths are relative."""
+    return b"/local/domain/%d" % domid
+
+
+def absolute(untrusted_path: bytes, base: bytes) -> bytes:
+    """The path itself if it starts with / or @, otherwise the path below `base`. Not checked further."""
+    first = untrusted_path[:1]
+    if first == b"/" or first == b"@":
+        return untrusted_path
+    return base + b"/" + untrusted_path
+
+
+def check(untrusted_path: bytes) -> None:
+    """Raises Refused(EINVAL) if an absolute path is not well-formed."""
+    limit = RELATIVE_MAX
+    if untrusted_path.startswith(_DOMAINS):
+        end = untrusted_path.find(b"/", len(_DOMAINS))
+        if 0 < end - len(_DOMAINS) <= 5:
+            limit += end + 1
+    if (
+        len(untrusted_path) > limit
+        or untrusted_path[:1] != b"/"
+        or (untrusted_path[-1:] == b"/" and untrusted_path != b"/")
+        or untrusted_path.find(b"//") >= 0
+    ):
+        raise Refused("EINVAL")
+    for byte in untrusted_path:
+        if byte not in _ALLOWED:
+            raise Refused("EINVAL")
+
+
+def parent(path: bytes) -> bytes:
+    """The path one level up; / is its own parent."""
+    return path[: path.rfind(b"/")] or b"/"
+
+
+def leaf(path: bytes) -> bytes:
+    """The last name of a path."""
+    return path[path.rfind(b"/") + 1 :]
+
+
+def child(path: bytes, name: bytes) -> bytes:
+    """The path of a child."""
+    return b"/" + name if path == b"/" else path + b"/" + name

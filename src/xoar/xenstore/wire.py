@@ -1,0 +1,135 @@
+"""XenStore's messages: a header of four little-endian u32 (type, request id, transaction id, payload
+length) and the payload (io/xs_wire.h, struct xsd_sockmsg; docs/misc/xenstore.txt). The numbers are those
+of the wire protocol, which is the same in every release of Xen.
+"""
+
+import struct
+from collections import namedtuple
+
+from xoar.xenstore.errors import ProtocolError, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+CONTROL = 0
+DIRECTORY = 1
+READ = 2
+GET_PERMS = 3
+WATCH = 4
+UNWATCH = 5
+TRANSACTION_START = 6
+TRANSACTION_END = 7
+INTRODUCE = 8
+RELEASE = 9
+GET_DOMAIN_PATH = 10
+WRITE = 11
+MKDIR = 12
+RM = 13
+SET_PERMS = 14
+WATCH_EVENT = 15
+ERROR = 16
+IS_DOMAIN_INTRODUCED = 17
+RESUME = 18
+SET_TARGET = 19
+RESET_WATCHES = 21
+DIRECTORY_PART = 22
+
+HEADER_SIZE = 16
+PAYLOAD_MAX = 4096
+"""Bytes; a longer payload, in either direction, breaks the protocol (XENSTORE_PAYLOAD_MAX)."""
+MESSAGE_MAX = HEADER_SIZE + PAYLOAD_MAX
+
+OK = b"OK\0"
+
+if TYPE_CHECKING:
+
+    class Message(NamedTuple):
+        """One message; `kind` is one of the numbers above if the sender plays fair."""
+
+        kind: int
+        request: int
+        transaction: int
+        payload: bytes
+
+else:
+    Message = namedtuple("Message", ("kind", "request", "transaction", "payload"))
+
+
+def encode(kind: int, request: int, transaction: int, payload: bytes) -> bytes:
+    """The bytes of one message; `payload` has at most PAYLOAD_MAX bytes."""
+    return struct.pack("<IIII", kind, request, transaction, len(payload)) + payload
+
+
+class Decoder:
+    """Finds messages in a stream of bytes that arrives in any pieces."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._start = 0
+
+    def feed(self, untrusted_data: bytes) -> None:
+        """Takes bytes that arrived."""
+        if self._start == len(self._buffer):
+            self._buffer = untrusted_data
+        else:
+            self._buffer = self._buffer[self._start :] + untrusted_data
+        self._start = 0
+
+    def next(self) -> "Message | None":
+        """The next complete message, or None. Raises ProtocolError if a payload is too long."""
+        have = len(self._buffer) - self._start - HEADER_SIZE
+        if have < 0:
+            return None
+        kind, request, transaction, length = struct.unpack_from("<IIII", self._buffer, self._start)
+        if length > PAYLOAD_MAX:
+            raise ProtocolError("a payload of %d bytes; the limit is %d" % (length, PAYLOAD_MAX))
+        if have < length:
+            return None
+        body = self._start + HEADER_SIZE
+        self._start = body + length
+        return Message(kind, request, transaction, self._buffer[body : body + length])
+
+
+def strings(untrusted_payload: bytes) -> "list[bytes]":
+    """The nul-terminated strings of a payload; bytes after the last nul are ignored, as xenstored does."""
+    return untrusted_payload.split(b"\0")[:-1]
+
+
+def one_string(untrusted_payload: bytes) -> bytes:
+    """The only string of a payload that has exactly one nul, at its end. Raises Refused(EINVAL)."""
+    end = untrusted_payload.find(b"\0")
+    if end < 0 or end != len(untrusted_payload) - 1:
+        raise Refused("EINVAL")
+    return untrusted_payload[:end]
+
+
+def number(untrusted_text: bytes, limit: int = 0xFFFFFFFF) -> int:
+    """A decimal number 0..limit. Raises Refused(EINVAL) for anything else."""
+    if not untrusted_text.isdigit() or len(untrusted_text) > 10:
+        raise Refused("EINVAL")
+    value = int(untrusted_text)
+    if value > limit:
+        raise Refused("EINVAL")
+    return value
+
+
+# Access to a node, as bits. OWNER is never written in a permission: the first one names the owner.
+READ_ACCESS = 1
+WRITE_ACCESS = 2
+OWNER_ACCESS = 4
+_LETTERS = b"nrwb"
+
+
+def parse_permission(untrusted_text: bytes) -> "tuple[int, int]":
+    """`<letter><domid>` (letters n, r, w, b) to (domid, access bits). Raises Refused(EINVAL)."""
+    access = _LETTERS.find(untrusted_text[:1]) if untrusted_text else -1
+    if access < 0:
+        raise Refused("EINVAL")
+    return number(untrusted_text[1:], 0xFFFF), access
+
+
+def format_permission(permission: "tuple[int, int]") -> bytes:
+    """(domid, access bits) to `<letter><domid>`."""
+    domid, access = permission
+    return _LETTERS[access : access + 1] + b"%d" % domid
