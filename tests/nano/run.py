@@ -17,9 +17,9 @@ def main(name):
             getattr(module, test)()
         except Exception as error:
             failed += 1
-            print("FAILED %s" % test)
+            print("FAILED", test)
             sys.print_exception(error)
-    print("%d passed, %d failed" % (len(names) - failed, failed))
+    print(len(names) - failed, "passed,", failed, "failed")
     # a file whose tests are not found must not count as passed
     return 1 if failed or not names else 0
 

@@ -22,4 +22,5 @@ def test_file_passes_under_micropython(file: str, micropython_binary: Path) -> N
         timeout=300,
         check=False,
     )
-    assert run.returncode == 0, f"\n{run.stdout}{run.stderr}"
+    if run.returncode != 0:
+        pytest.fail(f"exit code {run.returncode}\n{run.stdout}{run.stderr}", pytrace=False)

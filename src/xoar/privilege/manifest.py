@@ -183,12 +183,16 @@ class _Table:
         return words
 
     def table(self, key: str) -> "_Table | None":
-        values = self.take(key, dict, "...").copy() if key in self._values else None
-        return None if values is None else _Table(values, self.path, self._lines, self._inner(key))
+        if key not in self._values:
+            return None
+        values = self._values.pop(key)
+        if not isinstance(values, dict):
+            self.fail(key, f"{key} must be written as a table, [{self._inner(key)}]")
+        return _Table(values, self.path, self._lines, self._inner(key))
 
     def tables(self, key: str) -> "list[_Table]":
-        values = self.take(key, list, "...") or []
-        if not all(isinstance(value, dict) for value in values):
+        values = self._values.pop(key, [])
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             self.fail(key, f"{key} must be written as [[{self._inner(key)}]] tables")
         return [
             _Table(value, self.path, self._lines, self._inner(key), number)
@@ -202,10 +206,7 @@ class _Table:
         """Complains about what nobody took."""
         for key in self._values:
             where = f" in [{self.name}]" if self.name else ""
-            is_table = isinstance(self._values[key], dict)
-            line = self._lines.table(self._inner(key)) if is_table else self.line(key)
-            text = f'"{key}" is not a key of manifests{where}; see docs/manifests.md'
-            raise ManifestError(self.path, line, text)
+            self.fail(key, f'"{key}" is not a key of manifests{where}; see docs/manifests.md')
 
     def forbid(self, keys: tuple[str, ...], reason: str) -> None:
         for key in keys:

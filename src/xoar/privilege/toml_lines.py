@@ -29,10 +29,12 @@ class TomlLines:
         return self._span(name, occurrence)[0] + 1
 
     def key(self, table: str, key: str, occurrence: int = 0) -> int:
-        """Line number of `key` in a table, or of the table's header when the key isn't written there."""
+        """Line number of `key` in a table, or of [table.key], or of the table when neither is written."""
         start, end = self._span(table, occurrence)
-        found = self._key_span(start, end, key)
-        return (found[0] if found else start) + 1
+        if found := self._key_span(start, end, key):
+            return found[0] + 1
+        inner = f"{table}.{key}" if table else key
+        return next((index for name, _, index in self._tables if name == inner), start) + 1
 
     def value(self, table: str, key: str, value: str, occurrence: int = 0) -> int:
         """Line number of a quoted string inside the value of `key`, or of the key."""

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xoar.privilege import shardset
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.manifest import Right, Serial, Use, parse
+
+PATH = Path("shards/web/manifest.toml")
+TEXT = """\
+name = "web"
+summary = "serves pages"
+kind = "shard"
+main = "xoar.shards.web.main"
+memory = "12MiB"
+vcpus = 1
+parent = "bootstrapper"
+lives = "forever"
+restart = "none"
+
+[uses.xenstore]
+role = "manager"
+
+[uses.builder]
+link = "build"
+late = true
+
+[serial]
+ports = "0x3f8-0x3ff"
+
+[[rights]]
+on = ["xen", "self"]
+class = "xen"
+permissions = [
+    "writeconsole",
+    "physinfo",
+]
+why = "it writes"
+"""
+
+
+def test_all_that_a_manifest_states_is_read():
+    web = parse(TEXT, PATH)
+    assert (web.name, web.kind, web.main, web.memory_kib) == ("web", "shard", "xoar.shards.web.main", 12288)
+    assert (web.parent, web.lives, web.restart, web.vcpus) == ("bootstrapper", "forever", "none", 1)
+    assert web.uses == (
+        Use("xenstore", "xenstore", "manager", late=False, line=11),
+        Use("builder", "build", None, late=True, line=14),
+    )
+    assert web.serial == Serial(0x3F8, 0x3FF, 19)
+    assert web.rights == (
+        Right("xen", "xen", "writeconsole", "it writes", 25, 23, 22),
+        Right("xen", "xen", "physinfo", "it writes", 26, 23, 22),
+        Right("self", "xen", "writeconsole", "it writes", 25, 23, 22),
+        Right("self", "xen", "physinfo", "it writes", 26, 23, 22),
+    )
+    assert web.label == "system_u:system_r:web_t"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('name = "web"', "", 1, "name is missing"),
+        ('name = "web"', 'name = "Web server"', 1, "not a valid value"),
+        ('name = "web"', 'name = "xen"', 1, "means something else"),
+        ('name = "web"', "name = 7", 1, "wrong type"),
+        ('summary = "serves pages"', 'summary = "two\\nlines"', 2, "one line"),
+        ('kind = "shard"', 'kind = "pod"', 3, "not one of: shard, guest"),
+        ('main = "xoar.shards.web.main"', 'main = "os.system"', 4, "not a valid value"),
+        ('memory = "12MiB"', 'memory = "12MB"', 5, 'memory = "12MiB"'),
+        ('memory = "12MiB"', "memory = 12", 5, "wrong type"),
+        ('memory = "12MiB"', 'memory = "13KiB"', 5, "whole pages"),
+        ('memory = "12MiB"', 'memory = "65GiB"', 5, "64GiB at most"),
+        ("vcpus = 1", "vcpus = 2", 6, "one vCPU"),
+        ("vcpus = 1", "vcpus = 0", 6, "one vCPU"),
+        ("vcpus = 1", "vcpus = true", 6, "wrong type"),
+        ('parent = "bootstrapper"', 'parent = "web"', 7, "own parent"),
+        ('lives = "forever"', 'lives = "long"', 8, "not one of"),
+        ('restart = "none"', 'restart = "none"\ncolour = "red"', 10, '"colour" is not a key'),
+        ('role = "manager"', 'role = "owner"', 12, "not one of: manager"),
+        ("late = true", "late = 1", 16, "wrong type"),
+        ("late = true", "weight = 1", 16, '"weight" is not a key of manifests in [uses.builder]'),
+        ("[uses.builder]", "[uses.Builder]", 14, "not a shard's name"),
+        ('ports = "0x3f8-0x3ff"', 'ports = "0x3ff-0x3f8"', 19, "ends before it begins"),
+        ('ports = "0x3f8-0x3ff"', 'ports = "1016"', 19, "not a valid value"),
+        ("[serial]", "[parallel]", 18, '"parallel" is not a key'),
+        ('class = "xen"', "", 21, "class is missing"),
+        ('why = "it writes"', "", 21, "why is missing"),
+        ('why = "it writes"', 'why = " "', 28, "one line of text"),
+        ('"physinfo",', '"writeconsole",', 24, "twice"),
+        ('"physinfo",', "3,", 24, "holds 3"),
+        ('on = ["xen", "self"]', "on = []", 22, "empty"),
+        ("[[rights]]", "[rights]", 21, "written as [[rights]]"),
+        ("kind = ", "kind ", 3, "not TOML"),
+        ('kind = "shard"', 'kind = "guest"', 4, "a guest's configuration states it"),
+    ],
+)
+def test_a_mistake_is_reported_with_file_line_and_reason(old, new, line, said):
+    assert TEXT.count(old) == 1
+    with pytest.raises(ManifestError) as caught:
+        parse(TEXT.replace(old, new), PATH)
+    assert str(caught.value).startswith(f"{PATH}:{line}: ")
+    assert said in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_a_manifest_or_a_manifest_error(text):
+    try:
+        parse(text, PATH)
+    except ManifestError as error:
+        assert 1 <= error.line <= max(1, len(text.splitlines()))
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 27),
+            st.sampled_from(["", "x = 1", "[uses]", 'on = "a b"', "[[uses.a]]", "rights = 1", "[rights]"]),
+        ),
+        max_size=3,
+    )
+)
+def test_a_manifest_with_damaged_lines_is_accepted_or_refused_with_a_line(changes):
+    lines = TEXT.splitlines()
+    for index, new in changes:
+        lines[index] = new
+    try:
+        parse("\n".join(lines), PATH)
+    except ManifestError as error:
+        assert 1 <= error.line <= len(lines)
+
+
+def test_an_unreadable_file_is_a_manifest_error(tmp_path):
+    path = tmp_path / "manifest.toml"
+    path.write_bytes(b"name = \xff")
+    with pytest.raises(ManifestError, match="can't be read"):
+        shardset.manifests.load(path)
+
+
+def test_the_manifests_of_this_host_agree_with_each_other():
+    shards = shardset.load_all()
+    assert shards.root.name == "bootstrapper"
+    assert {guest.name for guest in shards.guests} == {"guest"}

@@ -1,0 +1,108 @@
+import re
+
+import pytest
+
+from xoar.privilege import manifest, rules, shardset
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.rules import Rule
+
+
+def replaced(shards, name, text):
+    """The set with one manifest's text changed."""
+    changed = manifest.parse(text, shards.manifests[name].path)
+    return shardset.check([changed if m.name == name else m for m in shards.manifests.values()])
+
+
+def test_a_link_gives_both_ends_what_they_need_and_no_more(samples, check):
+    before = set(rules.derive(check(samples)))
+    samples["xenstore"] += "\n[uses.extra]\n"
+    samples["extra"] = samples["xenstore"].split("\n[uses")[0].replace("xenstore", "extra")
+    after = set(rules.derive(check(samples)))
+    own = {Rule("extra_t", "extra_t", "mmu", "physmap"), Rule("extra_t", "extra_t", "hvm", "setparam")}
+    assert after - before - own == {
+        Rule("extra_t", "xenstore_t", "grant", "map_read"),
+        Rule("extra_t", "xenstore_t", "grant", "map_write"),
+        Rule("extra_t", "xenstore_t", "grant", "unmap"),
+        Rule("xenstore_t_channel", "extra_t", "event", "bind"),
+        Rule("extra_t_channel", "xenstore_t", "event", "bind"),
+        Rule("extra_t", "extra_t_channel", "event", "create"),
+        Rule("extra_t", "extra_t_channel", "event", "send"),
+        # xenstore could already send on its own ends: it serves others
+    }
+
+
+def test_without_manifests_that_ask_nothing_is_allowed(samples, check):
+    bare = {name: re.split(r"\n\[", samples[name])[0] for name in ("bootstrapper", "xenstore")}
+    assert set(rules.derive(check(bare))) == {
+        Rule("xenboot_t", "bootstrapper_t", "domain", "create"),
+        Rule("bootstrapper_t", "bootstrapper_t", "mmu", "physmap"),
+        Rule("bootstrapper_t", "bootstrapper_t", "hvm", "setparam"),
+        Rule("xenstore_t", "xenstore_t", "mmu", "physmap"),
+        Rule("xenstore_t", "xenstore_t", "hvm", "setparam"),
+    }
+
+
+def test_what_guests_do_to_themselves_says_nothing_about_other_guests(samples, check):
+    found = rules.derive(check(samples))
+    assert Rule("guest_t", "guest_t_self", "mmu", "physmap") in found
+    assert not any(rule.source == "guest_t" and rule.target == "guest_t" for rule in found)
+
+
+def test_the_serial_port_has_one_owner(samples, check):
+    found = rules.derive(check(samples))
+    users = {rule.source for rule in found if rule.target == "console_ioport_t" and "use" in rule.permission}
+    assert users == {"console_t"}
+
+
+def test_event_channels_are_created_under_the_label_of_their_holder(samples, check):
+    assert Rule("builder_t", "guest_t_channel", "event", "create") in rules.derive(check(samples))
+
+
+def stated_permissions():
+    for path in sorted(shardset.SHARDS_FOLDER.glob("*/manifest.toml")):
+        for right in manifest.load(path).rights:
+            name = f"{path.parent.name}-{right.on}-{right.permission}-{right.line}"
+            yield pytest.param(path, right, id=name)
+
+
+@pytest.mark.parametrize(("path", "right"), list(stated_permissions()))
+def test_taking_a_permission_out_of_a_manifest_takes_exactly_its_rules_out(path, right):
+    shards = shardset.load_all()
+    lines = path.read_text().splitlines()
+    line = lines[right.line - 1]
+    assert f'"{right.permission}"' in line
+    stated = manifest.load(path).rights
+    same_table = [r for r in stated if (r.class_line, r.on) == (right.class_line, right.on)]
+    if len(same_table) == 1:  # the table goes with it: a right without permissions is an error
+        start = max(index for index in range(right.line) if lines[index] == "[[rights]]")
+        end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("[")), len(lines))
+        del lines[start:end]
+    else:
+        lines[right.line - 1] = re.sub(f'"{right.permission}"(, ?)?', "", line, count=1)
+    name = path.parent.name
+    before = rules.derive(shards)
+    after = rules.derive(replaced(shards, name, "\n".join(lines)))
+    targets = [r.on for r in stated if (r.line, r.permission) == (right.line, right.permission)]
+    gone = set(before) - set(after)
+    assert not set(after) - set(before)
+    assert len(gone) == len(targets)
+    assert {(rule.source, rule.security_class, rule.permission) for rule in gone} == {
+        (f"{name}_t", right.security_class, right.permission)
+    }
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ('on = "guest"\nclass = "mmu"\npermissions = ["map_read"]', "stated twice, first in line 19"),
+        ('on = "self"\nclass = "mmu"\npermissions = ["physmap"]', "a right of every shard"),
+        ('on = "guest"\nclass = "event"\npermissions = ["bind"]', "bound along links"),
+        ('on = "console"\nclass = "grant"\npermissions = ["map_read"]', "implied by shards/console/mani"),
+    ],
+)
+def test_a_right_that_is_there_anyway_is_refused(samples, check, right, said):
+    samples["builder"] += f'\n[[rights]]\n{right}\nwhy = "again"\n'
+    with pytest.raises(ManifestError) as caught:
+        rules.derive(check(samples))
+    assert said in str(caught.value)
+    assert "permissions" in samples["builder"].splitlines()[caught.value.line - 1]

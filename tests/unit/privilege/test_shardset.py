@@ -1,0 +1,73 @@
+import pytest
+
+from xoar.privilege import shardset
+from xoar.privilege.errors import ManifestError
+
+
+def test_samples_are_accepted(samples, check):
+    shards = check(samples)
+    names = [m.name for m in shards.in_boot_order()]
+    assert names == ["bootstrapper", "console", "xenstore", "builder", "guest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("builder", "[uses.xenstore]", "[uses.xenstored]", "there is no such shard; there are: bootstrapper"),
+        ("builder", "[uses.xenstore]", "[uses.guest]", "there is no such shard"),
+        ("builder", "[uses.xenstore]", "[uses.builder]", "link to itself"),
+        ("builder", "[uses.xenstore]", "[uses.bootstrapper]", "does not live for ever"),
+        ("builder", 'parent = "bootstrapper"', 'parent = "init"', "there is no such shard"),
+        ("guest", 'parent = "builder"', 'parent = "guests"', "there is no such shard"),
+        ("console", "late = true", "", "uses form a circle: builder -> console -> builder"),
+        ("guest", "[uses.xenstore]", "[uses.xenstore]\nlate = true", "guests start after all shards"),
+        ("builder", "[uses.xenstore]\nlink = ", '[uses.xenstore]\nlink = "console" #', "is kept for"),
+        ("builder", "[uses.xenstore]", '[uses.xenstore]\nrole = "manager"', "to XenStore only"),
+        ("builder", 'on = "guest"\nclass = "mmu"', 'on = "guests"\nclass = "mmu"', "nothing of that name"),
+        ("builder", 'on = "guest"\nclass = "mmu"', 'on = "builder"\nclass = "mmu"', 'write on = "self"'),
+        ("xenstore", 'restart = "none"', 'restart = "none"\n[serial]\nports = "0x2ff-0x300"', "belong to"),
+        ("bootstrapper", 'lives = "boot"', 'lives = "forever"', "is started by Xen"),
+        ("bootstrapper", 'lives = "boot"', 'lives = "boot"\nparent = "builder"', "parents form a circle"),
+        ("xenstore", 'parent = "bootstrapper"', "", "only one shard has none"),
+    ],
+)
+def test_a_contradiction_names_a_file_a_line_and_the_reason(samples, check, name, old, new, said):
+    assert samples[name].count(old) == 1
+    samples[name] = samples[name].replace(old, new)
+    with pytest.raises(ManifestError) as caught:
+        check(samples)
+    assert said in str(caught.value)
+    assert 1 <= caught.value.line <= len(samples[caught.value.path.parent.name].splitlines())
+
+
+def test_the_line_named_is_the_one_to_change(samples, check):
+    samples["builder"] = samples["builder"].replace("[uses.console]", "[uses.cnosole]")
+    with pytest.raises(ManifestError) as caught:
+        check(samples)
+    line = samples["builder"].splitlines()[caught.value.line - 1]
+    assert (caught.value.path.parent.name, line) == ("builder", "[uses.cnosole]")
+
+
+def test_a_name_is_used_once(samples, check):
+    samples["other"] = samples["xenstore"]
+    with pytest.raises(ManifestError, match="already describes xenstore"):
+        check(samples)
+
+
+def test_a_seventh_request_link_is_refused(samples, check):
+    samples["many"] = samples["xenstore"].replace("xenstore", "many")
+    for number in range(7):
+        samples[f"s{number}"] = samples["xenstore"].replace("xenstore", f"s{number}")
+        samples["many"] += f"\n[uses.s{number}]\n"
+    with pytest.raises(ManifestError, match="opens 7 request links"):
+        check(samples)
+
+
+def test_a_manifest_in_the_folder_of_another_is_refused(tmp_path, samples):
+    for name, text in samples.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.toml").write_text(text)
+    assert len(shardset.load_all(tmp_path).manifests) == len(samples)
+    (tmp_path / "builder").rename(tmp_path / "biulder")
+    with pytest.raises(ManifestError, match="its folder is biulder"):
+        shardset.load_all(tmp_path)
