@@ -126,7 +126,17 @@ def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) 
     clients = _clients(manifest, shards)
     yield promise, own, domains - {self_type(manifest)} - clients, "grant", _SHARE
     ends = frozenset({channel_type(manifest.name)})
-    yield promise, ends, domains - clients - _servers(manifest), "event", ("bind",)
+    peers = clients | _servers(manifest) | _first_steps(manifest, shards)
+    yield promise, ends, domains - peers, "event", ("bind",)
+
+
+def _first_steps(manifest: Manifest, shards: ShardSet) -> frozenset[str]:
+    """The other ends of the channels over which shards tell the first one that they serve."""
+    if manifest.kind == "guest":
+        return frozenset()
+    if manifest is shards.root:
+        return frozenset(domain_type(m.name) for level in shards.levels for m in level)
+    return frozenset({domain_type(shards.root.name)})
 
 
 def _clients(server: Manifest, shards: ShardSet) -> frozenset[str]:

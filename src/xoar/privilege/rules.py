@@ -11,6 +11,7 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 - A link: the client's page is mapped by the server (`grant map_read map_write unmap`, the target being the
   page's owner), and the server binds to a port of the client that a builder allocated for it. The builder's
   `event create` on the client's label stands in the builder's manifest.
+- Each shard that the first one starts tells it over an event channel when it serves.
 - An I/O port that a manifest owns gets a label of its own, so that nobody else can be given it.
 
 All else is denied.
@@ -102,6 +103,8 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
         yield Rule(own, own, "mmu", "physmap"), Origin(manifest.path, 0, why)
         why = "nano tells Xen how it wants to be woken by events"
         yield Rule(own, own, "hvm", "setparam"), Origin(manifest.path, 0, why)
+        if manifest is not shards.root:
+            yield from _ready(manifest, shards.root)
     for use in manifest.uses:
         yield from _link(manifest, use)
     if manifest.serial:
@@ -119,6 +122,16 @@ def _link(manifest: Manifest, use: Use) -> Iterator[tuple[Rule, Origin]]:
     yield Rule(server, server_end, "event", "create"), origin
     yield Rule(server, server_end, "event", "send"), origin
     yield Rule(client, client_end, "event", "send"), origin
+
+
+def _ready(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]:
+    own, end = domain_type(manifest.name), channel_type(manifest.name)
+    origin = Origin(manifest.path, 0, f"it tells {root.name} when it serves")
+    yield Rule(domain_type(root.name), channel_type(root.name), "event", "create"), origin
+    yield Rule(channel_type(root.name), own, "event", "bind"), origin
+    yield Rule(end, domain_type(root.name), "event", "bind"), origin
+    yield Rule(own, end, "event", "create"), origin
+    yield Rule(own, end, "event", "send"), origin
 
 
 def _serial(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]:

@@ -1,6 +1,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from xoar.builder import plan as bootstrapper
 from xoar.privilege import bootplan, shardset
 
 
@@ -46,6 +47,23 @@ def test_every_server_is_up_before_its_clients(samples, check, wanted, names):
         assert all(wave[link.server] < wave[link.client] for link in shard.links)
         grefs = [link.gref for link in shard.links]
         assert len(set(grefs)) == len(grefs) and all(2 <= gref <= 7 for gref in grefs)
+
+
+def test_bootstrapper_reads_the_script_as_it_was_meant(samples, check):
+    samples["toolstack"] = samples["xenstore"].replace("xenstore", "toolstack")
+    samples["toolstack"] += '[uses.xenstore]\nrole = "manager"\n'
+    planned = bootplan.plan(check(samples))
+    read = bootstrapper.parse(bootplan.script(planned))
+    assert [(s.name, s.domid, s.memory_kib, s.vcpus, s.label, s.image) for s in read.shards] == [
+        (s.manifest.name, s.domid, 8192, 1, s.manifest.label, s.manifest.name) for s in planned.shards
+    ]
+    assert [(link.client.name, link.server.name, link.name, link.gref) for link in read.links] == [
+        (link.client, link.server, link.name, link.gref) for shard in planned.shards for link in shard.links
+    ]
+    by_name = {shard.name: shard for shard in read.shards}
+    assert by_name["xenstore"].words == [f"manager={by_name['toolstack'].domid}"]
+    assert by_name["console"].ports == [(0x2F8, 8)]
+    assert read.library == read.exceptions == [by_name["builder"]]
 
 
 def test_the_plan_of_this_host_is_the_one_of_the_architecture():

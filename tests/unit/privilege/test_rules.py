@@ -18,8 +18,14 @@ def test_a_link_gives_both_ends_what_they_need_and_no_more(samples, check):
     samples["xenstore"] += "\n[uses.extra]\n"
     samples["extra"] = samples["xenstore"].split("\n[uses")[0].replace("xenstore", "extra")
     after = set(rules.derive(check(samples)))
-    own = {Rule("extra_t", "extra_t", "mmu", "physmap"), Rule("extra_t", "extra_t", "hvm", "setparam")}
-    assert after - before - own == {
+    every_shard = {
+        Rule("extra_t", "extra_t", "mmu", "physmap"),
+        Rule("extra_t", "extra_t", "hvm", "setparam"),
+        # the way to tell Bootstrapper that it serves
+        Rule("bootstrapper_t_channel", "extra_t", "event", "bind"),
+        Rule("extra_t_channel", "bootstrapper_t", "event", "bind"),
+    }
+    assert after - before - every_shard == {
         Rule("extra_t", "xenstore_t", "grant", "map_read"),
         Rule("extra_t", "xenstore_t", "grant", "map_write"),
         Rule("extra_t", "xenstore_t", "grant", "unmap"),
@@ -39,6 +45,11 @@ def test_without_manifests_that_ask_nothing_is_allowed(samples, check):
         Rule("bootstrapper_t", "bootstrapper_t", "hvm", "setparam"),
         Rule("xenstore_t", "xenstore_t", "mmu", "physmap"),
         Rule("xenstore_t", "xenstore_t", "hvm", "setparam"),
+        Rule("bootstrapper_t", "bootstrapper_t_channel", "event", "create"),
+        Rule("bootstrapper_t_channel", "xenstore_t", "event", "bind"),
+        Rule("xenstore_t_channel", "bootstrapper_t", "event", "bind"),
+        Rule("xenstore_t", "xenstore_t_channel", "event", "create"),
+        Rule("xenstore_t", "xenstore_t_channel", "event", "send"),
     }
 
 
