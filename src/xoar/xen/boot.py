@@ -8,6 +8,7 @@ from collections import namedtuple
 import nano
 
 from xoar.abi import xen as abi
+from xoar.xen import events
 from xoar.xen.grants import own_page
 from xoar.xen.ring import PAGE_SIZE
 
@@ -67,3 +68,12 @@ def clients() -> "list[Client]":
         link, name, domid, gref, port = value.split(":")
         result.append(Client(link, name, int(domid), int(gref), int(port)))
     return result
+
+
+def ready() -> None:
+    """Tells Bootstrapper, if there is one, that this shard serves."""
+    port = setting("ready")
+    if port is not None:
+        local = events.bind(0, int(port))
+        events.notify(local)
+        events.close(local)

@@ -1,0 +1,338 @@
+"""Builder's service: requests of Toolstacks in, domains built and destroyed, XenStore and Console told.
+
+Everything that takes several steps is an operation with a continuation: Builder never waits. A request
+that fails is answered with `error` after all that it did has been taken back.
+"""
+
+from collections import namedtuple
+
+from xoar.builder.errors import ENOENT, ENOMEM, BuildError
+from xoar.messages.errors import EBUSY, EINVAL, EPERM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from xoar.builder.library import Image, Library
+    from xoar.messages.channel import Channel
+    from xoar.messages.codec import Message
+
+    class Machine(Protocol):
+        """What Builder does to Xen (machine.py); a test has one of its own."""
+
+        def build(self, domid: int, uuid: bytes, kernel: Image, ramdisk: "Image | None",
+                  command_line: str, memory_kib: int, vcpus: int) -> "dict[int, tuple[int, int]]": ...
+        def unpause(self, domid: int) -> None: ...
+        def destroy(self, domid: int) -> None: ...
+        def domains(self) -> "list[Any]": ...
+        def label(self, sid: int) -> str: ...
+        def memory_kib(self) -> "tuple[int, int]": ...
+        def version(self) -> str: ...
+        def now(self) -> int: ...
+
+NO_IMAGE = bytes(32)
+LINKS = (("console", 0), ("xenstore", 1))  # what a guest has: server and grant reference
+FIRST_GUEST = 5
+_LAST_DOMID = 0x7FEF
+_PAGE = 32
+_DESTROY_TIMEOUT = 10 * 1000000000
+_ANSWER_TIMEOUT = 5 * 1000000000
+
+Call = namedtuple("Call", ("server", "id"))
+
+
+class _Record:
+    """What Builder knows of a domain besides what Xen says."""
+
+    def __init__(self, name: str, created: int, parent: "str | None") -> None:
+        self.name = name
+        self.created = created
+        self.parent = parent  # the Toolstack that asked for it; None: built by Bootstrapper
+        self.started = parent is None
+        self.reported = False  # its end has been reported
+
+
+class _Operation:
+    """Something that waits for answers of servers, and then goes on."""
+
+    def __init__(self, calls: "list[Call]", deadline: int, done: "Callable[[str], None]") -> None:
+        self.calls = calls
+        self.deadline = deadline
+        self.done = done  # takes "" or what went wrong
+
+
+class Service:
+    """`clients`: channels of Toolstacks by shard name; `servers`: those of XenStore and Console."""
+
+    def __init__(
+        self,
+        machine: "Machine",
+        library: "Library",
+        clients: "dict[str, Channel]",
+        servers: "dict[str, Channel]",
+        shards: "dict[int, str]",
+    ) -> None:
+        self._machine = machine
+        self._library = library
+        self._clients = clients
+        self._servers = servers
+        now = machine.now()
+        self._records = {domid: _Record(name, now, None) for domid, name in shards.items()}
+        self._operations: "list[_Operation]" = []
+        self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
+        self._next_domid = FIRST_GUEST
+        self._next_call = 1
+
+    # -- requests
+
+    def handle(self, client: str, message: "Message") -> None:
+        """Carries out one request of a Toolstack."""
+        channel = self._clients[client]
+        try:
+            getattr(self, "_on_" + message.kind)(client, channel, message)
+        except BuildError as error:
+            channel.fail(message.id, error.errno, str(error))
+        except OSError as error:
+            channel.fail(message.id, error.args[0], "Xen refused: %s" % (error.args[1:] or error.args)[0])
+        except MemoryError:
+            channel.fail(message.id, ENOMEM, "Builder has no memory left for this request")
+
+    def _on_build(self, client: str, channel: "Channel", message: "Message") -> None:
+        request = message.fields
+        kernel = self._library.find(request.kernel, "kernel")
+        ramdisk = None if request.ramdisk == NO_IMAGE else self._library.find(request.ramdisk, "ramdisk")
+        if request.vcpus < 1 or request.vcpus > 64:
+            raise BuildError(EINVAL, "a domain has 1 to 64 vCPUs, not %d" % request.vcpus)
+        domid = self._free_domid()
+        self._records[domid] = _Record("", self._machine.now(), client)
+        try:
+            links = self._machine.build(
+                domid, request.uuid, kernel, ramdisk, request.command_line, request.memory_kib, request.vcpus
+            )
+        except (BuildError, OSError, MemoryError):
+            self._take_back(domid)
+            raise
+
+        def introduced(trouble: str) -> None:
+            if trouble:
+                self._release(domid, lambda _: channel.fail(message.id, EBUSY, trouble))
+                return
+            channel.send(
+                "built",
+                message.id,
+                domid=domid,
+                store_gfn=links[1][0],
+                store_port=links[1][1],
+                console_gfn=links[0][0],
+                console_port=links[0][1],
+            )
+
+        calls = [
+            self._call(server, "introduce", domid=domid, gref=gref, port=links[gref][1])
+            for server, gref in LINKS
+        ]
+        self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, introduced))
+
+    def _on_unpause(self, client: str, channel: "Channel", message: "Message") -> None:
+        domid = message.fields.domid
+        record = self._own(client, domid)
+        self._machine.unpause(domid)
+        record.started = True
+        channel.send("done", message.id)
+
+    def _on_destroy(self, client: str, channel: "Channel", message: "Message") -> None:
+        domid = message.fields.domid
+        self._own(client, domid)
+        if domid in self._dying:
+            raise BuildError(EBUSY, "domain %d is being destroyed already" % domid)
+
+        def gone(trouble: str) -> None:
+            if trouble:
+                channel.fail(message.id, EBUSY, trouble)
+            else:
+                channel.send("done", message.id)
+
+        self._release(domid, gone)
+
+    def _on_domains(self, client: str, channel: "Channel", message: "Message") -> None:
+        total, free = self._machine.memory_kib()
+        infos = [info for info in self._machine.domains() if info.domid >= message.fields.start]
+        rows = []
+        for info in infos[:_PAGE]:
+            record = self._records.get(info.domid)
+            rows.append(
+                (
+                    info.domid,
+                    state_of(info),
+                    reason_of(info),
+                    info.pages * 4,
+                    info.max_pages * 4,
+                    info.vcpus,
+                    info.cpu_time,
+                    record.created if record else 0,
+                    record.name if record else "",
+                    self._machine.label(info.sid),
+                )
+            )
+        channel.send(
+            "domain_list",
+            message.id,
+            total_kib=total,
+            free_kib=free,
+            now_ns=self._machine.now(),
+            xen_version=self._machine.version(),
+            more=1 if len(infos) > _PAGE else 0,
+            domains=rows,
+        )
+
+    def _on_images(self, client: str, channel: "Channel", message: "Message") -> None:
+        start = message.fields.start
+        images = [image for image in self._library.images if image.kind in ("kernel", "ramdisk")][start:]
+        rows = [(image.digest, image.name, image.kind, image.size, image.stored) for image in images[:_PAGE]]
+        channel.send("library", message.id, more=1 if len(images) > _PAGE else 0, images=rows)
+
+    # -- answers of servers
+
+    def answered(self, server: str, message: "Message") -> None:
+        """Takes an answer of XenStore or Console."""
+        call = Call(server, message.id)
+        for operation in self._operations:
+            if call in operation.calls:
+                operation.calls.remove(call)
+                if message.kind == "error":
+                    self._finish(operation, "%s: %s" % (server, message.fields.text))
+                elif not operation.calls:
+                    self._finish(operation, "")
+                return
+
+    def _finish(self, operation: _Operation, trouble: str) -> None:
+        self._operations.remove(operation)
+        operation.done(trouble)
+
+    def _call(self, server: str, kind: str, **fields: "Any") -> Call:
+        call = Call(server, self._next_call)
+        self._next_call = self._next_call % 0xFFFFFFFF + 1
+        self._servers[server].send(kind, call.id, **fields)
+        return call
+
+    # -- the end of domains
+
+    def domains_changed(self) -> None:
+        """Looks at what has ended (VIRQ_DOM_EXC), reports it, and completes what waited for it."""
+        present = {info.domid: info for info in self._machine.domains()}
+        for domid in list(self._dying):
+            if domid not in present:
+                self._forget(domid, "")
+        for domid, info in present.items():
+            record = self._records.get(domid)
+            if info.reason is None or domid in self._dying or (record and record.reported):
+                continue
+            if domid == 0:
+                self._records[0] = _Record("bootstrapper", 0, None)
+                self._records[0].reported = True
+                self._machine.destroy(0)
+            elif record:
+                record.reported = True
+                self._report(domid, record, reason_of(info))
+        for domid in [domid for domid in self._records if domid not in present and domid not in self._dying]:
+            record = self._records.pop(domid)
+            if domid and not record.reported:
+                self._report(domid, record, "vanished")
+
+    def _report(self, domid: int, record: _Record, reason: str) -> None:
+        print("builder: domain %d (%s) ended: %s" % (domid, record.name or record.parent, reason))
+        if record.parent in self._clients:
+            self._clients[record.parent].send("stopped", 0, domid=domid, reason=reason)
+        for server in self._servers.values():
+            server.send("stopped", 0, domid=domid, reason=reason)
+        if record.name in self._clients:
+            self._clean_up_after(record.name)
+
+    def _clean_up_after(self, client: str) -> None:
+        """A Toolstack has ended: what it had half created goes; its running guests stay."""
+        for domid, record in list(self._records.items()):
+            if record.parent == client and not record.started and domid not in self._dying:
+                self._release(domid, lambda trouble: None)
+
+    def expire(self) -> "int | None":
+        """Ends what waited too long; the time (ns) at which to look again, or None."""
+        now = self._machine.now()
+        for operation in [operation for operation in self._operations if operation.deadline <= now]:
+            names = ", ".join([call.server for call in operation.calls])
+            self._finish(operation, "no answer from %s" % names)
+        for domid in [domid for domid, dying in self._dying.items() if dying[0] <= now]:
+            self._forget(domid, "domain %d is still dying: somebody holds on to its pages" % domid)
+        deadlines = [operation.deadline for operation in self._operations]
+        deadlines += [dying[0] for dying in self._dying.values()]
+        return min(deadlines) if deadlines else None
+
+    def _release(self, domid: int, done: "Callable[[str], None]") -> None:
+        """Has the servers let go of a domain, destroys it, and goes on when it has vanished."""
+        self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, done)
+
+        def released(trouble: str) -> None:
+            # a server that refuses or hangs must not keep a domain alive
+            if trouble:
+                print("builder: releasing domain %d: %s" % (domid, trouble))
+            self._machine.destroy(domid)
+            self.domains_changed()
+
+        calls = [self._call(server, "release", domid=domid) for server, _ in LINKS]
+        self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, released))
+
+    def _take_back(self, domid: int) -> None:
+        """Destroys a domain that nobody but Builder knows of."""
+        if [info for info in self._machine.domains() if info.domid == domid]:
+            self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, lambda trouble: None)
+            self._machine.destroy(domid)
+            self.domains_changed()
+        else:
+            self._records.pop(domid, None)
+
+    def _forget(self, domid: int, trouble: str) -> None:
+        done = self._dying.pop(domid)[1]
+        if not trouble:
+            self._records.pop(domid, None)
+        done(trouble)
+
+    # -- helpers
+
+    def _own(self, client: str, domid: int) -> _Record:
+        record = self._records.get(domid)
+        if record is None:
+            raise BuildError(ENOENT, "there is no domain %d" % domid)
+        if record.parent != client:
+            raise BuildError(EPERM, "domain %d is not %s's" % (domid, client))
+        return record
+
+    def _free_domid(self) -> int:
+        """A domid that is not in use; one that was is used again as late as possible."""
+        present = [info.domid for info in self._machine.domains()]
+        while self._next_domid in present or self._next_domid in self._records:
+            self._next_domid = self._next_domid + 1 if self._next_domid < _LAST_DOMID else FIRST_GUEST
+        domid = self._next_domid
+        self._next_domid = domid + 1 if domid < _LAST_DOMID else FIRST_GUEST
+        return domid
+
+
+_REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")  # SHUTDOWN_* of public/sched.h
+_DYING, _PAUSED, _BLOCKED = 1 << 0, 1 << 3, 1 << 4  # XEN_DOMINF_* of public/domctl.h
+
+
+def reason_of(info: "Any") -> str:
+    """The schema's word for why a domain ended."""
+    if info.reason is None:
+        return "none"
+    return _REASONS[info.reason] if info.reason < len(_REASONS) else "crash"
+
+
+def state_of(info: "Any") -> str:
+    """The schema's word for what a domain does."""
+    if info.flags & _DYING:
+        return "dying"
+    if info.reason is not None:
+        return "crashed" if reason_of(info) == "crash" else "shutdown"
+    if info.flags & _PAUSED:
+        return "paused"
+    return "blocked" if info.flags & _BLOCKED else "running"

@@ -1,0 +1,100 @@
+"""Bootstrapper: started by Xen in dom0's place, builds the shards, hands over to Builder, and ends.
+
+All shards are created before any is connected, and connected before any is loaded: so a link stands on both
+ends' command lines. If anything fails, Bootstrapper says what and crashes, and with it the host stops.
+"""
+
+import nano
+
+from xoar.abi import xen as abi
+from xoar.builder import construct, plan
+from xoar.builder.errors import BuildError
+from xoar.builder.library import PLAN, SHARD, Library
+from xoar.builder.start import link_frame
+from xoar.xen import boot, control, events
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xoar.builder.plan import Plan, Shard
+
+_MAP_FRAMES = 8  # records for 2048 grants that a shard has mapped
+_READY_TIMEOUT = 20 * 1000000000
+_CHECK_INTERVAL = 100 * 1000000
+
+
+def main() -> None:
+    """Boots the host."""
+    started = events.now()
+    blob = boot.modules()[0]
+    library = Library(blob, nano.lz4)
+    script = library.named("boot", PLAN)
+    todo = plan.parse(script.read(0, script.size).decode())
+
+    for shard in todo.shards:
+        _try(shard, "create", _create, shard)
+    words = _try(None, "connect", _connect, todo)
+    for shard in todo.shards:
+        module = blob if shard in todo.library else None
+        _try(shard, "load", _load, library, shard, words[shard.name], module)
+    for shard in todo.exceptions:
+        control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
+    waiting = {_ready_port(shard, words): shard for shard in todo.shards}
+    for shard in todo.shards:
+        control.unpause(shard.domid)
+    _wait_until_ready(waiting)
+    print("bootstrapper: %d shards ready after %d ms" % (len(todo.shards), (events.now() - started) // 1000000))
+
+
+def _try(shard: "Shard | None", step: str, function: "object", *arguments: "object") -> "object":
+    try:
+        return function(*arguments)
+    except (OSError, BuildError) as error:
+        print("bootstrapper: can't %s %s: %s" % (step, shard.name if shard else "the shards", error))
+        raise
+
+
+def _create(shard: "Shard") -> None:
+    uuid = bytes(15) + bytes([shard.domid])
+    construct.create(shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES)
+    for first, count in shard.ports:
+        control.give_ports(shard.domid, first, count)
+
+
+def _connect(todo: "Plan") -> "dict[str, list[str]]":
+    """Opens all links; returns the words that tell each shard of its own ones."""
+    words = {shard.name: list(shard.words) for shard in todo.shards}
+    for shard in todo.shards:
+        links = [link for link in todo.links if link.client is shard]
+        ports = construct.connect(shard.domid, [(link.gref, link.server.domid) for link in links])
+        for link in links:
+            port = ports[link.gref]
+            words[shard.name].append("uses=%s:%d:%d" % (link.server.name, link_frame(link.gref), port))
+            words[link.server.name].append(
+                "client=%s:%s:%d:%d:%d" % (link.name, shard.name, shard.domid, link.gref, port)
+            )
+        words[shard.name].append("ready=%d" % events.allocate(abi.DOMID_SELF, shard.domid))
+    return words
+
+
+def _load(library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None") -> None:
+    line = " ".join(["name=" + shard.name, "domid=%d" % shard.domid] + words)
+    image = library.named(shard.image, SHARD)
+    construct.load(shard.domid, image, module, line, shard.memory_kib, shard.vcpus)
+
+
+def _ready_port(shard: "Shard", words: "dict[str, list[str]]") -> int:
+    return int(words[shard.name][-1].split("=")[1])
+
+
+def _wait_until_ready(waiting: "dict[int, Shard]") -> None:
+    deadline = events.now() + _READY_TIMEOUT
+    while waiting:
+        for port in events.wait(events.now() + _CHECK_INTERVAL):
+            waiting.pop(port, None)
+        for shard in waiting.values():
+            info = control.domain(shard.domid)
+            if info is None or info.reason is not None:
+                raise RuntimeError("%s ended while it started; its own lines are above" % shard.name)
+        if events.now() > deadline:
+            names = ", ".join([shard.name for shard in waiting.values()])
+            raise RuntimeError("not ready after %d s: %s" % (_READY_TIMEOUT // 1000000000, names))

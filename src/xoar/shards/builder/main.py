@@ -1,0 +1,67 @@
+"""Builder: the only shard with rights over other domains. Serves Toolstacks; tells XenStore and Console."""
+
+import nano
+
+from xoar.abi import xen as abi
+from xoar.builder.library import Library
+from xoar.builder.machine import Machine
+from xoar.builder.service import LINKS, Service
+from xoar.messages.channel import Channel
+from xoar.xen import boot, events, grants
+from xoar.xen.ring import xenstore_rings
+
+
+def _needed(key: str) -> str:
+    value = boot.setting(key)
+    if value is None:
+        raise ValueError("the command line has no %s=" % key)
+    return value
+
+
+def main() -> None:
+    """Serves for ever."""
+    library = Library(boot.modules()[0], nano.lz4)
+    shards = {}
+    for word in boot.settings("shard"):
+        domid, name = word.split(":")
+        shards[int(domid)] = name
+    domids = {name: domid for domid, name in shards.items()}
+
+    clients, client_ports = {}, {}
+    for client in boot.clients():
+        port = events.bind(client.domid, client.port)
+        incoming, outgoing = xenstore_rings(grants.map(client.domid, client.gref).page)
+        clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder")
+        client_ports[port] = client.name
+    servers, server_ports = {}, {}
+    for server, _ in LINKS:
+        link = boot.uses(server)
+        outgoing, incoming = xenstore_rings(link.page)
+        servers[server] = Channel(incoming, outgoing, _notifier(link.port), server, "builder")
+        server_ports[link.port] = server
+
+    machine = Machine(_needed("guest_label"), [(domids[server], gref) for server, gref in LINKS])
+    service = Service(machine, library, clients, servers, shards)
+    exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
+    boot.ready()
+    print("builder: ready, %d images" % len(library.images))
+    ports = list(client_ports)
+    while True:
+        if exceptions in ports:
+            service.domains_changed()
+        for server, channel in servers.items():
+            for message in channel.receive():
+                service.answered(server, message)
+            channel.flush()
+        for client, channel in clients.items():
+            channel.flush()
+            if not channel.congested:
+                for message in channel.receive():
+                    service.handle(client, message)
+        deadline = service.expire()
+        more = [channel for channel in clients.values() if channel.more and not channel.congested]
+        ports = events.wait(events.now() if more else deadline)
+
+
+def _notifier(port: int) -> "object":
+    return lambda: events.notify(port)
