@@ -1,8 +1,8 @@
 """How much code the most privileged shards consist of: `xoar tcb`.
 
 Counts the source files that are linked into an image: C and assembly (MicroPython's core and the nano port)
-and the frozen Python modules. A line counts when it holds code: no blank lines, comments or docstrings.
-Headers are not counted, as they are not in the paper's figure; their inline functions are few.
+and the frozen Python modules. A line counts when it is compiled and holds code: no blank lines, comments,
+docstrings, and nothing that the preprocessor leaves out under our settings. Headers are not counted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import ast
 import io
 import re
+import subprocess
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from xoar.host.build.nano import NANO, ShardImage
+from xoar.host.errors import HostError
 from xoar.privilege.shardset import ShardSet
 
 PAPER_LINES = 13_500
@@ -24,6 +27,7 @@ PAPER_LINES = 13_500
 PRIVILEGED = ("bootstrapper", "builder")
 """The shards with rights over other domains: their code is what has to be trusted."""
 
+_LINE_MARKER = re.compile(r'# (\d+) "((?:\\.|[^"\\])*)"')
 # A comment or, so that comment signs in it mean nothing, a string or a character
 _C_TOKENS = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
 _PYTHON_LAYOUT = {
@@ -59,20 +63,33 @@ class Report:
         return asdict(self)
 
 
-def report(images: Iterable[ShardImage], shards: ShardSet) -> Report:
-    """Counts images; `shards` are the manifests, which state their memory."""
+def report(images: Iterable[ShardImage], shards: ShardSet, compiler: Sequence[str]) -> Report:
+    """Counts images; `shards` are the manifests, which state their memory.
+
+    `compiler` is the command, with all settings and folders, that compiles the C files. Raises HostError when
+    it fails.
+    """
     images = tuple(images)
+
+    @cache
+    def lines(path: Path) -> int:
+        if path.suffix == ".py":
+            return python_lines(path.read_text(encoding="utf-8"))
+        if path.suffix == ".c":
+            return c_lines(preprocessed(path, compiler))
+        return c_lines(path.read_text(encoding="utf-8"))
+
     privileged = {path for image in images if image.name in PRIVILEGED for path in _files(image)}
     lasting = [m.memory_kib or 0 for m in shards.manifests.values() if m.lives == "forever"]
     return Report(
-        images=tuple(_figures(image, shards) for image in images),
+        images=tuple(_figures(image, shards, lines) for image in images),
         privileged_lines=sum(map(lines, privileged)),
         paper_lines=PAPER_LINES,
         memory_kib=sum(lasting),
     )
 
 
-def _figures(image: ShardImage, shards: ShardSet) -> Image:
+def _figures(image: ShardImage, shards: ShardSet, lines: Callable[[Path], int]) -> Image:
     ours = [path for path in image.c_sources if path.is_relative_to(NANO)]
     python, c, ours_c = (
         sum(map(lines, set(files))) for files in (image.python_modules.values(), image.c_sources, ours)
@@ -92,10 +109,23 @@ def _files(image: ShardImage) -> set[Path]:
     return {*image.c_sources, *image.python_modules.values()}
 
 
-def lines(path: Path) -> int:
-    """Lines of code of a Python, C or assembly file."""
-    text = path.read_text(encoding="utf-8")
-    return python_lines(text) if path.suffix == ".py" else c_lines(text)
+def preprocessed(path: Path, compiler: Sequence[str]) -> str:
+    """What the preprocessor leaves of a C file's own lines; macros stay as they are written."""
+    # -fdirectives-only: deal with #if and #include, expand nothing
+    command = [*compiler, "-E", "-fdirectives-only", str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise HostError(f"{path} can't be preprocessed to count its lines", detail=run.stderr)
+    own: dict[int, str] = {}
+    number, is_own = 0, False
+    for line in run.stdout.split("\n"):
+        if marker := _LINE_MARKER.match(line):
+            number, is_own = int(marker[1]), marker[2] == str(path)
+            continue
+        if is_own:
+            own[number] = line
+        number += 1
+    return "\n".join(own[number] for number in sorted(own))
 
 
 def c_lines(text: str) -> int:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from xoar.host import tcb
 from xoar.host.build.nano import NANO, ShardImage
+from xoar.host.errors import HostError
 from xoar.privilege import shardset
 
 
@@ -41,6 +42,23 @@ def test_never_more_lines_are_counted_than_there_are(pieces):
     assert 0 <= tcb.c_lines("\n".join(pieces)) <= len(pieces)
 
 
+def test_what_the_preprocessor_leaves_out_is_not_counted(tmp_path):
+    (tmp_path / "b.h").write_text("int from_a_header;\n")
+    path = tmp_path / "a.c"
+    path.write_text(
+        '#include "b.h"\n#if WANTED\nint a;\n#else\nint b;\nint c; // no\n#endif\nint d = WANTED;\n'
+    )
+    assert tcb.c_lines(tcb.preprocessed(path, ["gcc", "-DWANTED=1"])) == 2
+    assert tcb.c_lines(tcb.preprocessed(path, ["gcc", "-DWANTED=0"])) == 3
+
+
+def test_a_file_that_does_not_preprocess_is_named(tmp_path):
+    path = tmp_path / "a.c"
+    path.write_text("#error no\n")
+    with pytest.raises(HostError, match=r"a\.c can't be preprocessed"):
+        tcb.preprocessed(path, ["gcc"])
+
+
 def test_a_file_in_both_privileged_images_is_counted_once(tmp_path):
     core, own, elf = tmp_path / "core.c", tmp_path / "own.py", tmp_path / "elf"
     core.write_text("int a;\nint b;\n")
@@ -53,8 +71,8 @@ def test_a_file_in_both_privileged_images_is_counted_once(tmp_path):
         ShardImage("console", elf, (core,), {"x": own}),
     ]
     shards = shardset.load_all()
-    report = tcb.report(images, shards)
-    assembly = tcb.lines(port)
+    report = tcb.report(images, shards, ["gcc"])
+    assembly = tcb.c_lines(port.read_text())
     assert report.privileged_lines == 2 + 1 + assembly
     first = report.images[0]
     assert (first.python_lines, first.nano_lines, first.micropython_lines) == (1, assembly, 2)
