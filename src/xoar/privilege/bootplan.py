@@ -1,16 +1,13 @@
 """The boot plan: domids, order, and links of all shards, derived from the manifests.
 
 What Bootstrapper does with it stands in docs/architecture.md: it creates all domains, wires all links, loads
-and starts them.
+and starts them. xoar.host.bundle writes it in Bootstrapper's words.
 """
 
 from dataclasses import dataclass
 
 from xoar.privilege.manifest import Manifest
 from xoar.privilege.shardset import RESERVED_LINKS, ShardSet
-
-# The shard that builds guests: it is handed the images, and hears of domains that end
-BUILDER = "builder"
 
 
 @dataclass(frozen=True)
@@ -67,24 +64,3 @@ def links(manifest: Manifest) -> tuple[Link, ...]:
             number, gref = gref, gref + 1
         found.append(Link(manifest.name, use.server, use.link, number, use.role))
     return tuple(found)
-
-
-def script(plan: BootPlan) -> str:
-    """The plan as Bootstrapper reads it; the format stands in xoar.builder.plan."""
-    domids = {shard.manifest.name: shard.domid for shard in plan.shards}
-    lines = []
-    for shard in plan.shards:
-        manifest = shard.manifest
-        lines.append(
-            f"shard {manifest.name} {shard.domid} {manifest.memory_kib} {manifest.vcpus} "
-            f"{manifest.label} {manifest.name}"
-        )
-        if serial := manifest.serial:
-            lines.append(f"ports {manifest.name} {serial.first} {serial.last - serial.first + 1}")
-    for shard in plan.shards:
-        for link in shard.links:
-            lines.append(f"link {link.client} {link.server} {link.name} {link.gref}")
-            if link.role:
-                lines.append(f"word {link.server} {link.role}={domids[link.client]}")
-    lines += [f"library {BUILDER}", f"exceptions {BUILDER}"]
-    return "\n".join(lines) + "\n"

@@ -23,6 +23,9 @@ SHARDS_FOLDER = Path(__file__).parent.parent / "shards"
 SPECIAL_TARGETS = ("self", "xen", "security", "domio", "domxen")
 _RESERVED_NAMES = (*SPECIAL_TARGETS, "xenboot", "unlabeled", "irq", "ioport", "iomem", "device")
 
+# What a shard can receive from Bootstrapper: the image library as its boot module; VIRQ_DOM_EXC
+HANDED_OVER = ("library", "exceptions")
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 _MODULE = re.compile(r"xoar(\.[a-z][a-z0-9_]*)+")
@@ -83,8 +86,10 @@ class Manifest:
     restart: Literal["none"]
     uses: tuple[Use, ...]
     serial: Serial | None
+    receives: tuple[str, ...]  # what Bootstrapper hands over: one of HANDED_OVER
     rights: tuple[Right, ...]
     parent_line: int
+    receives_line: int
 
     @property
     def label(self) -> str:
@@ -230,7 +235,9 @@ def _manifest(table: _Table) -> Manifest:
     restart: Any = "none"
     parent: str | None
     if kind == "guest":
-        table.forbid(("main", "memory", "vcpus", "restart", "lives"), "a guest's configuration states it")
+        table.forbid(
+            ("main", "memory", "vcpus", "restart", "lives", "receives"), "a guest's configuration states it"
+        )
         parent = table.word("parent", "toolstack")
     else:
         main = table.word("main", f"xoar.shards.{name}.main", _MODULE)
@@ -242,14 +249,15 @@ def _manifest(table: _Table) -> Manifest:
         restart = table.choice("restart", ("none",))
     if parent == name:
         table.fail("parent", f"{name} can't be its own parent")
-    parent_line = table.line("parent")
+    parent_line, receives_line = table.line("parent"), table.line("receives")
     uses = _uses(table)
     serial = _serial(table)
+    receives = _receives(table)
     rights = _rights(table)
     table.end()
     return Manifest(
         table.path, name, summary, kind, main, memory_kib, vcpus, parent, lives, restart,
-        uses, serial, rights, parent_line,
+        uses, serial, receives, rights, parent_line, receives_line,
     )  # fmt: skip
 
 
@@ -291,6 +299,16 @@ def _serial(table: _Table) -> Serial | None:
         inner.fail("ports", f'ports = "{text}" ends before it begins')
     inner.end()
     return Serial(first, last, inner.line("ports"))
+
+
+def _receives(table: _Table) -> tuple[str, ...]:
+    if "receives" not in table:
+        return ()
+    words = table.words("receives", '["library"]')
+    for word in words:
+        if word not in HANDED_OVER:
+            table.fail("receives", f'receives holds "{word}", which is not one of: {", ".join(HANDED_OVER)}')
+    return tuple(words)
 
 
 def _rights(table: _Table) -> tuple[Right, ...]:

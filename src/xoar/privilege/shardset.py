@@ -59,6 +59,7 @@ def check(found: Iterable[Manifest]) -> ShardSet:
         _check_link_names(manifest)
         _check_targets(manifest, by_name)
     _check_serial_ports(by_name)
+    _check_received(by_name)
     root = _root(by_name)
     return ShardSet(by_name, root, _levels(by_name, root))
 
@@ -143,6 +144,16 @@ def _check_serial_ports(by_name: dict[str, Manifest]) -> None:
                     text = f"these I/O ports belong to {owner} already"
                     raise ManifestError(manifest.path, serial.line, text)
             owners.append((manifest.name, range(serial.first, serial.last + 1)))
+
+
+def _check_received(by_name: dict[str, Manifest]) -> None:
+    owners: dict[str, str] = {}
+    for manifest in by_name.values():
+        for word in manifest.receives:
+            if word in owners:
+                text = f'receives: only one shard can have "{word}", and that is {owners[word]}'
+                raise ManifestError(manifest.path, manifest.receives_line, text)
+            owners[word] = manifest.name
 
 
 def _levels(by_name: dict[str, Manifest], root: Manifest) -> tuple[tuple[Manifest, ...], ...]:

@@ -56,7 +56,8 @@ late = true
 ports = "0x2f8-0x2ff"
 """,
     "builder": _SHARD.format(name="builder")
-    + """
+    + """receives = ["exceptions", "library"]
+
 [uses.xenstore]
 link = "introduce"
 

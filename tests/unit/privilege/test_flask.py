@@ -40,7 +40,7 @@ def test_the_text_allows_exactly_the_derived_rules(access_vectors):
 
 def test_each_stated_right_stands_below_its_manifest_line(samples, check, access_vectors):
     lines = flask.generate(check(samples), access_vectors).splitlines()
-    index = lines.index("# builder/manifest.toml:19: loads kernels")
+    index = lines.index("# builder/manifest.toml:20: loads kernels")
     assert lines[index + 1] == "allow builder_t guest_t:mmu { map_read map_write };"
 
 

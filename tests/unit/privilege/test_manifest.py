@@ -79,6 +79,7 @@ def test_all_that_a_manifest_states_is_read():
         ('parent = "bootstrapper"', 'parent = "web"', 7, "own parent"),
         ('lives = "forever"', 'lives = "long"', 8, "not one of"),
         ('restart = "none"', 'restart = "none"\ncolour = "red"', 10, '"colour" is not a key'),
+        ('restart = "none"', 'restart = "none"\nreceives = ["mail"]', 10, "not one of: library, exceptions"),
         ('role = "manager"', 'role = "owner"', 12, "not one of: manager"),
         ("late = true", "late = 1", 16, "wrong type"),
         ("late = true", "weight = 1", 16, '"weight" is not a key of manifests in [uses.builder]'),

@@ -105,7 +105,7 @@ def test_taking_a_permission_out_of_a_manifest_takes_exactly_its_rules_out(path,
 @pytest.mark.parametrize(
     ("right", "said"),
     [
-        ('on = "guest"\nclass = "mmu"\npermissions = ["map_read"]', "stated twice, first in line 19"),
+        ('on = "guest"\nclass = "mmu"\npermissions = ["map_read"]', "stated twice, first in line 20"),
         ('on = "self"\nclass = "mmu"\npermissions = ["physmap"]', "a right of every shard"),
         ('on = "guest"\nclass = "event"\npermissions = ["bind"]', "bound along links"),
         ('on = "console"\nclass = "grant"\npermissions = ["map_read"]', "implied by shards/console/mani"),

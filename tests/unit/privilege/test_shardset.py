@@ -29,6 +29,12 @@ def test_samples_are_accepted(samples, check):
         ("bootstrapper", 'lives = "boot"', 'lives = "forever"', "is started by Xen"),
         ("bootstrapper", 'lives = "boot"', 'lives = "boot"\nparent = "builder"', "parents form a circle"),
         ("xenstore", 'parent = "bootstrapper"', "", "only one shard has none"),
+        (
+            "xenstore",
+            'restart = "none"',
+            'restart = "none"\nreceives = "exceptions"',
+            'can have "exceptions"',
+        ),
     ],
 )
 def test_a_contradiction_names_a_file_a_line_and_the_reason(samples, check, name, old, new, said):
