@@ -4,7 +4,7 @@ Fails closed: an unknown key, a missing one, a wrong type or an impossible value
 and line. What can only be judged with all manifests at hand is judged in `shardset`; whether a right's class
 and permissions exist in the Xen being built, in `policy`.
 
-`python -m xoar.privilege.manifest` prints the table of shards for the documentation.
+`python -m xoar.privilege.manifest` prints the table of shards that docs/manifests.md ends with.
 """
 
 import re
@@ -330,21 +330,22 @@ def _rights(table: _Table) -> tuple[Right, ...]:
     return tuple(rights)
 
 
-def _markdown_table() -> str:
-    """The shards as a table for the documentation."""
-    from xoar.privilege import bootplan, shardset
+def markdown_table() -> str:
+    """The shards of this host as a table for the documentation. Raises ManifestError."""
+    from xoar.privilege import bootplan, shardset  # both import this module
 
     manifests = shardset.load_all()
     domids = {shard.manifest.name: str(shard.domid) for shard in bootplan.plan(manifests).shards}
+    others = {"shard": "0", "guest": f"{len(domids) + 1}.."}
     rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
     for manifest in manifests.in_boot_order():
         memory = "as configured" if manifest.memory_kib is None else f"{manifest.memory_kib // 1024} MiB"
         uses = ", ".join(use.server for use in manifest.uses) or "-"
-        domid = domids.get(manifest.name, "5.." if manifest.kind == "guest" else "0")
+        domid = domids.get(manifest.name, others[manifest.kind])
         lives = "user's" if manifest.kind == "guest" else manifest.lives
         rows.append(f"| {domid} | {manifest.name} | {manifest.summary} | {memory} | {lives} | {uses} |")
     return "\n".join(rows)
 
 
 if __name__ == "__main__":
-    print(_markdown_table())
+    print(markdown_table())

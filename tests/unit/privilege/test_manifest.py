@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xoar.privilege import shardset
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Right, Serial, Use, parse
+from xoar.privilege.manifest import Right, Serial, Use, markdown_table, parse
 
 PATH = Path("shards/web/manifest.toml")
 TEXT = """\
@@ -145,3 +145,8 @@ def test_the_manifests_of_this_host_agree_with_each_other():
     shards = shardset.load_all()
     assert shards.root.name == "bootstrapper"
     assert {guest.name for guest in shards.guests} == {"guest"}
+
+
+def test_the_table_in_the_documentation_is_the_one_of_the_manifests():
+    text = (Path(__file__).parents[3] / "docs/manifests.md").read_text()
+    assert text.endswith(f"\n\n{markdown_table()}\n"), "run: python -m xoar.privilege.manifest"
