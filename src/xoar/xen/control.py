@@ -113,14 +113,23 @@ def set_start_state(domid: int, entry: int, start_info: int) -> None:
     )
 
 
-def _saved_header(domid: int) -> bytearray:
-    """The header record that Xen wants to see again, as it stands at the start of a saved context."""
-    layout = abi.domctl_gethvmcontext
-    size = layout.get(domctl("context size", abi.DOMCTL_gethvmcontext, layout, domid), "size")
-    context = bytearray(size)
-    domctl("context", abi.DOMCTL_gethvmcontext, layout, domid, size=size, buffer=nano.address(context))
-    record = abi.hvm_save_descriptor
-    return context[: record.size + record.get(context, "length")]
+_header = b""
+
+
+def _saved_header(domid: int) -> bytes:
+    """The header record that Xen wants to see again, as it stands at the start of a saved context.
+
+    It speaks of the hypervisor and the processor, not of the domain: one serves all.
+    """
+    global _header
+    if not _header:
+        layout = abi.domctl_gethvmcontext
+        size = layout.get(domctl("context size", abi.DOMCTL_gethvmcontext, layout, domid), "size")
+        context = bytearray(size)
+        domctl("context", abi.DOMCTL_gethvmcontext, layout, domid, size=size, buffer=nano.address(context))
+        record = abi.hvm_save_descriptor
+        _header = bytes(context[: record.size + record.get(context, "length")])
+    return _header
 
 
 def domains(first: int = 0) -> "list[DomainInfo]":

@@ -32,13 +32,12 @@ def main() -> None:
 
     for shard in todo.shards:
         _try(shard, "create", _create, shard)
-    words = _try(None, "connect", _connect, todo)
+    words, waiting = _try(None, "connect", _connect, todo)
     for shard in todo.shards:
         module = blob if shard in todo.library else None
         _try(shard, "load", _load, library, shard, words[shard.name], module)
     for shard in todo.exceptions:
         control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
-    waiting = {_ready_port(shard, words): shard for shard in todo.shards}
     for shard in todo.shards:
         control.unpause(shard.domid)
     _wait_until_ready(waiting)
@@ -60,9 +59,11 @@ def _create(shard: "Shard") -> None:
         control.give_ports(shard.domid, first, count)
 
 
-def _connect(todo: "Plan") -> "dict[str, list[str]]":
-    """Opens all links; returns the words that tell each shard of its own ones."""
+def _connect(todo: "Plan") -> "tuple[dict[str, list[str]], dict[int, Shard]]":
+    """Opens all links. Returns the words that tell each shard of its own ones, and the port on which each
+    shard will say that it is ready."""
     words = {shard.name: list(shard.words) for shard in todo.shards}
+    ready = {}
     for shard in todo.shards:
         links = [link for link in todo.links if link.client is shard]
         ports = construct.connect(shard.domid, [(link.gref, link.server.domid) for link in links])
@@ -72,18 +73,16 @@ def _connect(todo: "Plan") -> "dict[str, list[str]]":
             words[link.server.name].append(
                 "client=%s:%s:%d:%d:%d" % (link.name, shard.name, shard.domid, link.gref, port)
             )
-        words[shard.name].append("ready=%d" % events.allocate(abi.DOMID_SELF, shard.domid))
-    return words
+        port = events.allocate(abi.DOMID_SELF, shard.domid)
+        words[shard.name].append("ready=%d" % port)
+        ready[port] = shard
+    return words, ready
 
 
 def _load(library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None") -> None:
     line = " ".join(["name=" + shard.name, "domid=%d" % shard.domid] + words)
     image = library.named(shard.image, SHARD)
     construct.load(shard.domid, image, module, line, shard.memory_kib, shard.vcpus)
-
-
-def _ready_port(shard: "Shard", words: "dict[str, list[str]]") -> int:
-    return int(words[shard.name][-1].split("=")[1])
 
 
 def _wait_until_ready(waiting: "dict[int, Shard]") -> None:

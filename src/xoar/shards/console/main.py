@@ -73,6 +73,7 @@ def main() -> None:
     output = memoryview(b"")
     delay = _FASTEST_NS
     busy = True
+    boot.ready()
     print("console: ready")
     while True:
         console.domains.fired(events.wait(events.now() + (0 if busy else delay)))

@@ -59,6 +59,7 @@ def main() -> None:
         elif client.link == "introduce":
             port, channel = builder_channel(client)
             channels[port] = channel
+    boot.ready()
     print("xenstore: ready")
     ports = list(channels)
     while True:
