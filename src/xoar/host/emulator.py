@@ -33,6 +33,7 @@ QEMU_LOG = "qemu.log"
 _PROGRAM = "qemu-system-x86_64"
 # With QEMU 10 Linux PVH guests never start, cause unknown; 7.2 is what Xoar is tested with.
 _GOOD = re.compile(r"version (7\.2\.\d+)")
+_START_SECONDS = 20.0  # for the process to answer on QMP
 _QUIT_SECONDS = 5.0
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -77,7 +78,7 @@ class Launch(msgspec.Struct, frozen=True):
     machine: Machine
     qemu: Qemu
     xen_version: str
-    failures: list[str] = [r"\(XEN\) Panic on CPU"]
+    failures: tuple[str, ...] = (r"\(XEN\) Panic on CPU",)
 
 
 def find(system: apt.Apt, show: Reporter) -> Qemu:
@@ -221,7 +222,7 @@ class Emulator:
                 raise
         self.state = RunState.RUNNING
         try:
-            await asyncio.wait_for(self._qmp.connect(qmp), 30)
+            await asyncio.wait_for(self._qmp.connect(qmp), _START_SECONDS)
         except (QMPError, OSError, TimeoutError) as error:
             line.close()
             status = await self.quit()

@@ -52,15 +52,15 @@ def launch(host: Host, what: Launch, timeout: float = 30.0) -> Record:
         deadline = time.monotonic() + timeout
         while True:
             record = host.record()
-            if record is not None and record.state != CRASHED:
+            if record is not None:
                 return record
-            if process.poll() is not None or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if process.poll() is not None or late:
                 process.kill()
-                reason = host.record()
                 detail = host.keeper_log.read_text(errors="replace").strip()
                 shutil.rmtree(host.folder, ignore_errors=True)
                 raise HostError(
-                    f"host {host.name} did not start" + (f": {reason.reason}" if reason else ""),
+                    f"host {host.name} did not start" + (f" within {timeout:.0f} s" if late else ""),
                     detail="\n".join(detail.splitlines()[-12:]),
                 )
             time.sleep(0.02)
