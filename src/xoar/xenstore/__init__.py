@@ -3,7 +3,7 @@
 | module | what it is |
 |---|---|
 | `errors`, `wire`, `paths` | the protocol's errors, messages and path rules |
-| `quotas`, `domains`, `nodes`, `overlay`, `contents` | state: who may do what, nodes, the key-value interface |
+| `quotas`, `domains`, `nodes`, `overlay`, `contents` | state: nodes, access, quotas |
 | `watches`, `connection`, `server`, `control` | logic: requests, transactions, watches |
 | `ringlink` | one client's shared page, served by a connection |
 | `client` | the other end: requests and watch events over two byte rings |

@@ -1,4 +1,5 @@
-"""The state: all nodes, behind a small key-value interface that checks access and quotas by the caller's domid.
+"""The state: all nodes, behind a small key-value interface, which checks access and quotas by the caller's
+domid.
 
 get, put, make, remove, set_permissions (see nodes.View) and commit, which does a transaction.
 """

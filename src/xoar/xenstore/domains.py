@@ -73,7 +73,7 @@ class Domains:
         return others
 
     def living(self, permissions: "Permissions") -> "Permissions":
-        """The permissions without those that name no existing domain; Refused(ENOENT) if the owner is none."""
+        """The permissions without those that name no existing domain; Refused(ENOENT) if the first does."""
         if not self.exists(permissions[0][0]):
             raise Refused("ENOENT")
         return permissions[:1] + tuple([entry for entry in permissions[1:] if self.exists(entry[0])])
