@@ -16,6 +16,15 @@ import zstandard
 
 from xoar.host.errors import HostError
 
+_DAMAGED = (
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    lz4.block.LZ4BlockError,
+    OSError,
+    EOFError,
+)
 _LZ4_CHUNK = 8 << 20  # bytes in a block of LZ4's legacy frame format
 
 
@@ -34,14 +43,7 @@ def vmlinux(image: bytes) -> bytes:
     payload = image[(setup_sectors + 1) * 512 + offset :][:length]
     try:
         return segments_only(_decompress(payload))
-    except (
-        zlib.error,
-        lzma.LZMAError,
-        zstandard.ZstdError,
-        lz4.block.LZ4BlockError,
-        OSError,
-        EOFError,
-    ) as error:
+    except _DAMAGED as error:
         raise HostError(f"the kernel in the bzImage can't be decompressed: {error}") from error
 
 
@@ -85,6 +87,8 @@ def segments_only(elf: bytes) -> bytes:
     for index in range(count):
         offset, _, _, in_file = struct.unpack_from("<QQQQ", elf, table + size * index + 8)
         end = max(end, offset + in_file)
+    if end > len(elf):
+        raise HostError("the kernel in the bzImage is cut short")
     header = bytearray(elf[:64])
     struct.pack_into("<Q", header, 40, 0)  # e_shoff
     struct.pack_into("<HHH", header, 58, 64, 0, 0)  # e_shentsize, e_shnum, e_shstrndx

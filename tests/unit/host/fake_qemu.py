@@ -69,4 +69,5 @@ def main() -> None:
         assert line.recv(1) == b"", "bytes on the line before Console was up"
 
 
-main()
+if __name__ == "__main__":
+    main()
