@@ -19,6 +19,7 @@ from pathlib import Path
 
 from xoar.host.build.nano import NANO, ShardImage
 from xoar.host.errors import HostError
+from xoar.privilege.bootplan import memory_kib
 from xoar.privilege.shardset import ShardSet
 
 PAPER_LINES = 13_500
@@ -46,7 +47,7 @@ class Image:
     micropython_lines: int  # C of MicroPython itself
     total_lines: int
     image_bytes: int
-    memory_kib: int  # as its manifest states
+    memory_kib: int  # with the image library in the shard that receives it
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ class Report:
         return asdict(self)
 
 
-def report(images: Iterable[ShardImage], shards: ShardSet, compiler: Sequence[str]) -> Report:
+def report(
+    images: Iterable[ShardImage], shards: ShardSet, compiler: Sequence[str], library_kib: int
+) -> Report:
     """Counts images; `shards` are the manifests, which state their memory.
 
-    `compiler` is the command, with all settings and folders, that compiles the C files. Raises HostError when
+    `library_kib` is the size of the image library. `compiler` is the command, with all settings and folders, that compiles the C files. Raises HostError when
     it fails.
     """
     images = tuple(images)
@@ -80,16 +83,16 @@ def report(images: Iterable[ShardImage], shards: ShardSet, compiler: Sequence[st
         return c_lines(path.read_text(encoding="utf-8"))
 
     privileged = {path for image in images if image.name in PRIVILEGED for path in _files(image)}
-    lasting = [m.memory_kib or 0 for m in shards.manifests.values() if m.lives == "forever"]
+    lasting = [m for m in shards.manifests.values() if m.lives == "forever"]
     return Report(
-        images=tuple(_figures(image, shards, lines) for image in images),
+        images=tuple(_figures(image, shards, lines, library_kib) for image in images),
         privileged_lines=sum(map(lines, privileged)),
         paper_lines=PAPER_LINES,
-        memory_kib=sum(lasting),
+        memory_kib=sum(memory_kib(manifest, library_kib) for manifest in lasting),
     )
 
 
-def _figures(image: ShardImage, shards: ShardSet, lines: Callable[[Path], int]) -> Image:
+def _figures(image: ShardImage, shards: ShardSet, lines: Callable[[Path], int], library_kib: int) -> Image:
     ours = [path for path in image.c_sources if path.is_relative_to(NANO)]
     python, c, ours_c = (
         sum(map(lines, set(files))) for files in (image.python_modules.values(), image.c_sources, ours)
@@ -101,7 +104,7 @@ def _figures(image: ShardImage, shards: ShardSet, lines: Callable[[Path], int]) 
         micropython_lines=c - ours_c,
         total_lines=python + c,
         image_bytes=image.elf.stat().st_size,
-        memory_kib=shards.manifests[image.name].memory_kib or 0,
+        memory_kib=memory_kib(shards.manifests[image.name], library_kib),
     )
 
 

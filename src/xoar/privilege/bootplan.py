@@ -64,3 +64,10 @@ def links(manifest: Manifest) -> tuple[Link, ...]:
             number, gref = gref, gref + 1
         found.append(Link(manifest.name, use.server, use.link, number, use.role))
     return tuple(found)
+
+
+def memory_kib(manifest: Manifest, library_kib: int) -> int:
+    """KiB that a shard is given: as its manifest states and, if it receives the library, whole MiB for that."""
+    assert manifest.memory_kib is not None, "guests are given what their configuration states"
+    received = -(-library_kib // 1024) * 1024 if "library" in manifest.receives else 0
+    return manifest.memory_kib + received

@@ -340,6 +340,8 @@ def markdown_table() -> str:
     rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
     for manifest in manifests.in_boot_order():
         memory = "as configured" if manifest.memory_kib is None else f"{manifest.memory_kib // 1024} MiB"
+        if "library" in manifest.receives:
+            memory += " and the image library's size"
         uses = ", ".join(use.server for use in manifest.uses) or "-"
         domid = domids.get(manifest.name, others[manifest.kind])
         lives = "user's" if manifest.kind == "guest" else manifest.lives

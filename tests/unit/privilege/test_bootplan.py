@@ -54,7 +54,7 @@ def test_bootstrapper_reads_the_script_as_it_was_meant(samples, check):
     samples["toolstack"] = samples["xenstore"].replace("xenstore", "toolstack")
     samples["toolstack"] += '[uses.xenstore]\nrole = "manager"\n'
     planned = bootplan.plan(check(samples))
-    read = bootstrapper.parse(plan_text(planned, "guest_label"))
+    read = bootstrapper.parse(plan_text(planned, "guest_label", 0))
     assert [(s.name, s.domid, s.memory_kib, s.vcpus, s.label, s.image) for s in read.shards] == [
         (s.manifest.name, s.domid, 8192, 1, s.manifest.label, s.manifest.name) for s in planned.shards
     ]

@@ -149,4 +149,6 @@ def test_the_manifests_of_this_host_agree_with_each_other():
 
 def test_the_table_in_the_documentation_is_the_one_of_the_manifests():
     text = (Path(__file__).parents[3] / "docs/manifests.md").read_text()
-    assert text.endswith(f"\n\n{markdown_table()}\n"), "run: python -m xoar.privilege.manifest"
+    assert text.endswith(f"\n\n{markdown_table()}\n"), (
+        "put there what python -m xoar.privilege.manifest prints"
+    )
