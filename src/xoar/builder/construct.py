@@ -103,4 +103,3 @@ def _copy_module(window: memory.Window, module: "Image | memoryview", address: i
         return
     for index in range(module.blocks):
         window.write(address + index * BLOCK, module.block(index))
-

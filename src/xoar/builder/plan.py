@@ -1,11 +1,11 @@
 """The boot plan as Bootstrapper reads it: lines of words, made from the manifests by xoar.host.bundle.
 
-    shard <name> <domid> <memory in KiB> <vCPUs> <label> <image name>
-    link <client> <server> <name that the server knows it by> <grant reference>
-    word <shard> <key=value>              goes onto the shard's command line
-    ports <shard> <first> <count>         I/O ports that it owns
-    library <shard>                       gets the image library as its boot module
-    exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
+shard <name> <domid> <memory in KiB> <vCPUs> <label> <image name>
+link <client> <server> <name that the server knows it by> <grant reference>
+word <shard> <key=value>              goes onto the shard's command line
+ports <shard> <first> <count>         I/O ports that it owns
+library <shard>                       gets the image library as its boot module
+exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
 """
 
 from collections import namedtuple

@@ -7,7 +7,7 @@ that fails is answered with `error` after all that it did has been taken back.
 from collections import namedtuple
 
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
-from xoar.messages.errors import EBUSY, EINVAL, EPERM
+from xoar.messages.errors import EBUSY, EINVAL, EIO, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     class Machine(Protocol):
         """What Builder does to Xen (machine.py); a test has one of its own."""
 
-        def build(self, domid: int, uuid: bytes, kernel: Image, ramdisk: "Image | None",
-                  command_line: str, memory_kib: int, vcpus: int) -> "dict[int, tuple[int, int]]": ...
+        def build(
+            self,
+            domid: int,
+            uuid: bytes,
+            kernel: Image,
+            ramdisk: "Image | None",
+            command_line: str,
+            memory_kib: int,
+            vcpus: int,
+        ) -> "dict[int, tuple[int, int]]": ...
         def unpause(self, domid: int) -> None: ...
         def destroy(self, domid: int) -> None: ...
         def domains(self) -> "list[Any]": ...
@@ -31,11 +39,13 @@ if TYPE_CHECKING:
         def version(self) -> str: ...
         def now(self) -> int: ...
 
+
 NO_IMAGE = bytes(32)
 LINKS = (("console", 0), ("xenstore", 1))  # what a guest has: server and grant reference
 FIRST_GUEST = 5
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
+_NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
 _ANSWER_TIMEOUT = 5 * 1000000000
 
@@ -97,6 +107,9 @@ class Service:
             channel.fail(message.id, error.args[0], "Xen refused: %s" % (error.args[1:] or error.args)[0])
         except MemoryError:
             channel.fail(message.id, ENOMEM, "Builder has no memory left for this request")
+        except Exception as error:  # a bug: it must not end Builder
+            channel.fail(message.id, EIO, "a bug in Builder: " + repr(error))
+            print("builder: bug while serving %s to %s: %s" % (message.kind, client, repr(error)))
 
     def _on_build(self, client: str, channel: "Channel", message: "Message") -> None:
         request = message.fields
@@ -167,7 +180,7 @@ class Service:
                     state_of(info),
                     reason_of(info),
                     info.pages * 4,
-                    info.max_pages * 4,
+                    min(info.max_pages * 4, _NO_LIMIT_KIB),
                     info.vcpus,
                     info.cpu_time,
                     record.created if record else 0,
@@ -316,7 +329,14 @@ class Service:
         return domid
 
 
-_REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")  # SHUTDOWN_* of public/sched.h
+_REASONS = (
+    "poweroff",
+    "reboot",
+    "suspend",
+    "crash",
+    "watchdog",
+    "soft_reset",
+)  # SHUTDOWN_* of public/sched.h
 _DYING, _PAUSED, _BLOCKED = 1 << 0, 1 << 3, 1 << 4  # XEN_DOMINF_* of public/domctl.h
 
 

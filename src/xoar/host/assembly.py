@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from xoar.builder import library
 from xoar.host import bundle, cache, compress
 from xoar.host.apt import Apt
 from xoar.host.build import abi, micropython, nano, policy, xen
 from xoar.host.progress import Reporter
 from xoar.privilege import bootplan, flask, shardset, vectors
+from xoar.privilege.bootplan import BootPlan
 from xoar.privilege.shardset import ShardSet
+
+_PLAN_ROOM_KIB = 64  # for the plan itself, tables and entries
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,14 @@ class Assembly:
     bootstrapper: Path
     bundle: Path
     policy: Path
+    bootstrapper_kib: int  # memory that Bootstrapper needs to hold the module
     shards: ShardSet
     images: tuple[nano.ShardImage, ...]  # of every shard, Bootstrapper first
 
 
-def assemble(apt: Apt, show: Reporter, images: list[bundle.Entry], xen_source: Path | None = None) -> Assembly:
+def assemble(
+    apt: Apt, show: Reporter, images: list[bundle.Entry], xen_source: Path | None = None
+) -> Assembly:
     """Brings everything up to date; `images` are the guests' kernels and ramdisks. Raises HostError."""
     shards = shardset.load_all()
     hypervisor = xen.build(apt, show, xen_source)
@@ -38,30 +46,53 @@ def assemble(apt: Apt, show: Reporter, images: list[bundle.Entry], xen_source: P
         if manifest.main is not None
     }
     plan = bootplan.plan(shards)
-    (guest,) = shards.guests
-    entries = [bundle.Entry("boot", library.PLAN, bundle.plan_text(plan, guest.label).encode())]
     for shard in plan.shards:
         name = shard.manifest.name
-        entries.append(bundle.Entry(name, library.SHARD, built[name].elf.read_bytes()))
+        images = [*images, bundle.Entry(name, library.SHARD, built[name].elf.read_bytes())]
+    packed = _library(plan, shards, images, show)
+    library_kib = -(-packed.stat().st_size // 1024)
     root = built.pop(shards.root.name)
+    assert shards.root.memory_kib is not None
     return Assembly(
         hypervisor,
         root.elf,
-        _bundle(entries + images, show),
+        packed,
         _policy(flask.generate(shards, vectors.load(hypervisor.flask)), show),
+        shards.root.memory_kib + library_kib,
         shards,
         (root, *built.values()),
     )
 
 
-def _bundle(entries: list[bundle.Entry], show: Reporter) -> Path:
-    described = [f"{entry.name} {entry.kind} {entry.digest.hex()}" for entry in entries]
+def _library(plan: BootPlan, shards: ShardSet, images: list[bundle.Entry], show: Reporter) -> Path:
+    """The image library with the boot plan, which says how much memory its holder needs for it."""
+    (guest,) = shards.guests
+    blocks = {entry.digest: _compressed(entry, show) for entry in images}
+    size_kib = sum(sum(map(len, packed)) for packed in blocks.values()) // 1024
+    script = bundle.plan_text(plan, guest.label, size_kib + _PLAN_ROOM_KIB).encode()
+    entries = [bundle.Entry("boot", library.PLAN, script), *images]
 
     def recipe(work: cache.Workspace) -> None:
-        (work.result / "bundle").write_bytes(bundle.pack(entries, compress.compress_blocks))
+        (work.result / "library").write_bytes(
+            bundle.pack(
+                entries, lambda entry: blocks.get(entry.digest) or compress.compress_blocks(entry.content)
+            )
+        )
 
-    name = cache.key("bundle 1", *described)
-    return cache.build("bundle", name, recipe, show, title="packing the image library") / "bundle"
+    described = [f"{entry.name} {entry.kind} {entry.digest.hex()}" for entry in entries]
+    name = cache.key("library 1", *described)
+    return cache.build("library", name, recipe, show, title="packing the image library") / "library"
+
+
+def _compressed(entry: bundle.Entry, show: Reporter) -> list[bytes]:
+    """The image's LZ4 blocks, from the cache: large ones take seconds to compress."""
+
+    def recipe(work: cache.Workspace) -> None:
+        (work.result / "blocks").write_bytes(msgspec.msgpack.encode(compress.compress_blocks(entry.content)))
+
+    name = cache.key("blocks 1", entry.digest)
+    folder = cache.build("blocks", name, recipe, show, title=f"compressing {entry.kind} {entry.name}")
+    return msgspec.msgpack.decode((folder / "blocks").read_bytes(), type=list[bytes])
 
 
 def _policy(text: str, show: Reporter) -> Path:

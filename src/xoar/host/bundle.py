@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from xoar.builder.library import BLOCK, ENTRY, HEADER, MAGIC
+from xoar.builder.library import ENTRY, HEADER, MAGIC
 from xoar.privilege.bootplan import BootPlan
 
 
@@ -28,14 +28,14 @@ class Entry:
         return hashlib.sha256(self.content).digest()
 
 
-def pack(entries: Iterable[Entry], compress: Callable[[bytes, int], list[bytes]]) -> bytes:
-    """The library's bytes. `compress(content, block size)` gives LZ4 blocks, each no longer than its content."""
+def pack(entries: Iterable[Entry], compress: Callable[[Entry], list[bytes]]) -> bytes:
+    """The library's bytes. `compress` gives an image's LZ4 blocks, each no longer than its content."""
     chosen = list(entries)
     head = struct.pack(HEADER, MAGIC, len(chosen), 0)
     offset = len(head) + len(chosen) * struct.calcsize(ENTRY)
     body: list[bytes] = []
     for entry in chosen:
-        blocks = compress(entry.content, BLOCK)
+        blocks = compress(entry)
         stored = b"".join([struct.pack("<I", len(block)) for block in blocks] + blocks)
         name, kind = entry.name.encode(), entry.kind.encode()
         head += struct.pack(ENTRY, entry.digest, name, kind, len(entry.content), len(stored), offset)
@@ -44,12 +44,19 @@ def pack(entries: Iterable[Entry], compress: Callable[[bytes, int], list[bytes]]
     return head + b"".join(body)
 
 
-def plan_text(plan: BootPlan, guest_label: str) -> str:
-    """The boot plan in the words that Bootstrapper reads."""
+def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
+    """The boot plan in the words that Bootstrapper reads.
+
+    A shard that receives the library gets memory for it besides what its manifest states, in whole MiB.
+    """
     lines = []
     for shard in plan.shards:
         manifest = shard.manifest
-        fixed = f"{manifest.name} {shard.domid} {manifest.memory_kib} {manifest.vcpus} {manifest.label}"
+        assert manifest.memory_kib is not None
+        memory_kib = manifest.memory_kib
+        if "library" in manifest.receives:
+            memory_kib += -(-library_kib // 1024) * 1024
+        fixed = f"{manifest.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
         lines.append(f"shard {fixed} {manifest.name}")
         if manifest.serial:
             count = manifest.serial.last - manifest.serial.first + 1

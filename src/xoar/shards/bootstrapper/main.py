@@ -41,7 +41,9 @@ def main() -> None:
     for shard in todo.shards:
         control.unpause(shard.domid)
     _wait_until_ready(waiting)
-    print("bootstrapper: %d shards ready after %d ms" % (len(todo.shards), (events.now() - started) // 1000000))
+    print(
+        "bootstrapper: %d shards ready after %d ms" % (len(todo.shards), (events.now() - started) // 1000000)
+    )
 
 
 def _try(shard: "Shard | None", step: str, function: "object", *arguments: "object") -> "object":

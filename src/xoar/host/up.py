@@ -1,0 +1,73 @@
+"""Starting a host: everything built, Bootstrapper's module packed, the keeper started; and ending it."""
+
+from __future__ import annotations
+
+from xoar.builder import library
+from xoar.host import apt, assembly, bundle, bzimage, emulator, keeper
+from xoar.host.build import guest
+from xoar.host.config import Config, Image, check_files
+from xoar.host.errors import HostError
+from xoar.host.progress import Reporter
+from xoar.host.state import Host, Record
+
+START_TIMEOUT = 120.0  # seconds from the emulator's start to Console's first answer
+_FAILURES = [
+    r"\(XEN\) Panic on CPU",
+    r"\(XEN\) Hardware Dom0 (crashed|shutdown|halted)",
+]
+
+
+def up(config: Config, show: Reporter) -> Record:
+    """Starts the host of a configuration and waits until it serves. Raises HostError.
+
+    Guests are not started: that is the Toolstack's work, on request.
+    """
+    check_files(config)
+    host = Host(config.host.name)
+    if host.alive():
+        raise HostError(f"host {host.name} is running already", hint="Stop it with: xoar down")
+    launch = prepare(config, show)
+    with show.step(f"starting host {host.name}"):
+        keeper.launch(host, launch)
+        return keeper.wait_running(host, START_TIMEOUT)
+
+
+def down(name: str) -> bool:
+    """Ends a host; whether there was one."""
+    return Host(name).stop()
+
+
+def prepare(config: Config, show: Reporter) -> emulator.Launch:
+    """Builds what the host boots. Raises HostError."""
+    system = apt.Apt(show)
+    entries: list[bundle.Entry] = []
+    for image in config.images.values():
+        entries += _entries(image, system, show)
+    made = assembly.assemble(system, show, entries, config.host.xen_source)
+    machine = emulator.Machine(
+        xen=str(made.xen.image),
+        kernel=str(made.bootstrapper),
+        modules=[str(made.bundle), str(made.policy)],
+        xen_arguments=f"dom0_mem={made.bootstrapper_kib}K hwdom-may-end",
+        memory_mib=config.host.memory_mib,
+        cpus=config.host.cpus,
+    )
+    return emulator.Launch(machine, emulator.find(system, show), made.xen.version, _FAILURES)
+
+
+def _entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
+    """What an image of the configuration adds to the library."""
+    if image.builtin:
+        make = {"debian": guest.debian, "debian-xentools": guest.debian_xentools}[image.builtin]
+        files = make(system, show)
+        kernel, ramdisk = files.kernel.read_bytes(), files.initramfs.read_bytes()
+    else:
+        assert image.kernel is not None
+        kernel = image.kernel.read_bytes()
+        if not kernel.startswith(b"\x7fELF"):
+            kernel = bzimage.vmlinux(kernel)
+        ramdisk = image.initramfs.read_bytes() if image.initramfs else b""
+    entries = [bundle.Entry(image.name, library.KERNEL, kernel)]
+    if ramdisk:
+        entries.append(bundle.Entry(image.name, library.RAMDISK, ramdisk))
+    return entries
