@@ -69,8 +69,8 @@ def report(
 ) -> Report:
     """Counts images; `shards` are the manifests, which state their memory.
 
-    `library_kib` is the size of the image library. `compiler` is the command, with all settings and folders, that compiles the C files. Raises HostError when
-    it fails.
+    `library_kib` is the size of the image library. `compiler` is the command, with all settings and folders,
+    that compiles the C files. Raises HostError when it fails.
     """
     images = tuple(images)
 

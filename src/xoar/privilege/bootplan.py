@@ -67,7 +67,7 @@ def links(manifest: Manifest) -> tuple[Link, ...]:
 
 
 def memory_kib(manifest: Manifest, library_kib: int) -> int:
-    """KiB that a shard is given: as its manifest states and, if it receives the library, whole MiB for that."""
+    """KiB that a shard is given: what its manifest states, and whole MiB for the library that it receives."""
     assert manifest.memory_kib is not None, "guests are given what their configuration states"
     received = -(-library_kib // 1024) * 1024 if "library" in manifest.receives else 0
     return manifest.memory_kib + received
