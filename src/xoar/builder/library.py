@@ -51,7 +51,7 @@ class Image:
         self._position = 0
 
     def block(self, index: int) -> memoryview:
-        """64 KiB of content (the last block: what is left). Valid until the next block of any image is read."""
+        """64 KiB of content (the last block: the rest). Valid until another block of any image is read."""
         if index < self._block:
             self._block = self._position = 0
         while self._block < index:

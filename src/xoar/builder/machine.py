@@ -1,7 +1,6 @@
 """What Builder's service does to Xen: whole guests built, and the hypervisor's answers."""
 
 import nano
-
 from xoar.builder import construct, start
 from xoar.xen import control
 

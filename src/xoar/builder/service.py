@@ -129,7 +129,11 @@ class Service:
 
         def introduced(trouble: str) -> None:
             if trouble:
-                self._release(domid, lambda _: channel.fail(message.id, EBUSY, trouble))
+
+                def gone(_: str) -> None:
+                    channel.fail(message.id, EBUSY, trouble)
+
+                self._release(domid, gone)
                 return
             channel.send(
                 "built",

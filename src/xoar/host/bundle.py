@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xoar.builder.library import ENTRY, HEADER, MAGIC
+from xoar.privilege import bootplan
 from xoar.privilege.bootplan import BootPlan
 
 
@@ -45,17 +46,11 @@ def pack(entries: Iterable[Entry], compress: Callable[[Entry], list[bytes]]) -> 
 
 
 def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
-    """The boot plan in the words that Bootstrapper reads.
-
-    A shard that receives the library gets memory for it besides what its manifest states, in whole MiB.
-    """
+    """The boot plan in the words that Bootstrapper reads; `library_kib` is the library's size."""
     lines = []
     for shard in plan.shards:
         manifest = shard.manifest
-        assert manifest.memory_kib is not None
-        memory_kib = manifest.memory_kib
-        if "library" in manifest.receives:
-            memory_kib += -(-library_kib // 1024) * 1024
+        memory_kib = bootplan.memory_kib(manifest, library_kib)
         fixed = f"{manifest.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
         lines.append(f"shard {fixed} {manifest.name}")
         if manifest.serial:

@@ -11,7 +11,7 @@ import lzma
 import struct
 import zlib
 
-import lz4.block  # type: ignore[import-untyped]
+import lz4.block
 import zstandard
 
 from xoar.host.errors import HostError

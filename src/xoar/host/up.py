@@ -11,10 +11,10 @@ from xoar.host.progress import Reporter
 from xoar.host.state import Host, Record
 
 START_TIMEOUT = 120.0  # seconds from the emulator's start to Console's first answer
-_FAILURES = [
+_FAILURES = (
     r"\(XEN\) Panic on CPU",
     r"\(XEN\) Hardware Dom0 (crashed|shutdown|halted)",
-]
+)
 
 
 def up(config: Config, show: Reporter) -> Record:

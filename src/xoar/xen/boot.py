@@ -6,7 +6,6 @@ Source of the layout: xen/include/public/arch-x86/hvm/start_info.h; of the words
 from collections import namedtuple
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.xen import events
 from xoar.xen.grants import own_page

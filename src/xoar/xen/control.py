@@ -6,7 +6,6 @@ Layouts: xen/include/public/{domctl,sysctl}.h, hvm/params.h, hvm/save.h, xsm/fla
 from collections import namedtuple
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.xen.hypercall import call, domctl, sysctl
 
@@ -88,7 +87,9 @@ def destroy(domid: int) -> None:
 def set_param(domid: int, index: int, value: int) -> None:
     """Sets an HVM parameter (HVM_PARAM_STORE_PFN, ...)."""
     request = abi.hvm_param.new(domid=domid, index=index, value=value)
-    call("HVM parameter %d of domain %d" % (index, domid), abi.HYPERVISOR_hvm_op, abi.HVMOP_set_param, request)
+    call(
+        "HVM parameter %d of domain %d" % (index, domid), abi.HYPERVISOR_hvm_op, abi.HVMOP_set_param, request
+    )
 
 
 def set_start_state(domid: int, entry: int, start_info: int) -> None:

@@ -1,7 +1,6 @@
 """Event channels of a nano domain (xen/include/public/event_channel.h), its clock and its sleep."""
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.xen import hypercall
 

@@ -4,7 +4,6 @@ They are unpopulated: mapping over own RAM would free that RAM (XENMEM_add_to_ph
 """
 
 import nano
-
 from xoar.xen.ring import PAGE_SIZE
 
 _REACH = 1 << 20  # nano's page tables map 4 GiB

@@ -1,7 +1,6 @@
 """Mapping pages that other domains grant to this one (xen/include/public/grant_table.h)."""
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.xen import frames, hypercall
 from xoar.xen.ring import PAGE_SIZE, SharedPage

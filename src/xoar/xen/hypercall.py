@@ -1,7 +1,6 @@
 """Hypercalls of a nano domain; each failed one raises OSError(errno, what was asked)."""
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.abi.layout import Layout
 

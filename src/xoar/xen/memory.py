@@ -7,7 +7,6 @@ Layouts: xen/include/public/memory.h.
 from array import array
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.xen import frames, hypercall
 from xoar.xen.ring import PAGE_SIZE

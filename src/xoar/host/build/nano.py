@@ -24,11 +24,11 @@ NANO = cache.CHECKOUT / "nano"
 SOURCES = cache.CHECKOUT / "src"
 FROZEN = NANO / "frozen"  # modules that stand in for MicroPython's own ones
 _CORE_FILES = 150  # only the progress display depends on it
-_COMPILE = (
-    "-std=gnu11 -Os -DNDEBUG -ffreestanding -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only -mcmodel=small "
-    "-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables "
-    "-D__XEN_INTERFACE_VERSION__=__XEN_LATEST_INTERFACE_VERSION__"
-).split()
+COMPILE_FLAGS = (
+    "-std=gnu11", "-Os", "-DNDEBUG", "-ffreestanding", "-fno-pic", "-fno-pie", "-mno-red-zone",
+    "-mgeneral-regs-only", "-mcmodel=small", "-fno-stack-protector", "-fcf-protection=none",
+    "-fno-asynchronous-unwind-tables", "-D__XEN_INTERFACE_VERSION__=__XEN_LATEST_INTERFACE_VERSION__",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Core:
     folder: Path
     micropython: MicroPython
     headers: Path  # Xen's, as <xen/...>
+
+    @property
+    def compiler(self) -> tuple[str, ...]:
+        """gcc with the flags and folders that nano's C files are compiled with."""
+        folders = (NANO, self.micropython.source, self.folder, self.headers)
+        return ("gcc", *COMPILE_FLAGS, *(f"-I{folder}" for folder in folders))
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class ShardImage:
 
 def core(micropython: MicroPython, xen: Xen, show: Reporter) -> Core:
     """Compiles MicroPython's core and the port. Raises HostError."""
-    name = cache.key("nano", micropython.digest, xen.folder.name, *sorted(NANO.glob("*.[chS]")), NANO / "Makefile")
+    name = cache.key(
+        "nano", micropython.digest, xen.folder.name, *sorted(NANO.glob("*.[chS]")), NANO / "Makefile"
+    )
 
     def recipe(work: cache.Workspace) -> None:
         def on_line(line: str) -> None:
@@ -153,17 +161,27 @@ def _link(work: cache.Workspace, base: Core, compiled: list[str]) -> None:
     # mpy-tool prints C code; the shell only redirects it
     arguments = [sys.executable, str(freeze), "-f", "-q", str(qstrs), *compiled]
     work.run(["sh", "-c", 'exec "$@" > frozen.c', "sh", *arguments])
-    include = [f"-I{NANO}", f"-I{base.micropython.source}", f"-I{base.folder}", f"-I{base.headers}"]
-    work.run(["gcc", *_COMPILE, *include, "-c", "frozen.c", "-o", "frozen.o"])
+    work.run([*base.compiler, "-c", "frozen.c", "-o", "frozen.o"])
     objects = ["frozen.o", str(base.folder / "nano/entry.o"), str(base.folder / "libmicropython.a")]
-    layout = ["-m", "elf_x86_64", "-n", "--gc-sections", "--no-warn-rwx-segments", "-T", str(NANO / "nano.ld")]
+    layout = [
+        "-m",
+        "elf_x86_64",
+        "-n",
+        "--gc-sections",
+        "--no-warn-rwx-segments",
+        "-T",
+        str(NANO / "nano.ld"),
+    ]
     work.run(["ld", *layout, "-Map=map", "-o", "elf", *objects])
     work.run(["strip", "-o", str(work.result / "elf"), "elf"])
 
 
 def _source(base: Core, member: str) -> Path:
     """The C file that a member of the archive was compiled from."""
-    for folder in (NANO, *(base.micropython.source / name for name in ("py", "shared/runtime", "shared/libc"))):
+    for folder in (
+        NANO,
+        *(base.micropython.source / name for name in ("py", "shared/runtime", "shared/libc")),
+    ):
         path = folder / f"{member}.c"
         if path.is_file():
             return path

@@ -5,7 +5,6 @@ ends' command lines. If anything fails, Bootstrapper says what and crashes, and 
 """
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.builder import construct, plan
 from xoar.builder.errors import BuildError
@@ -22,6 +21,10 @@ _READY_TIMEOUT = 20 * 1000000000
 _CHECK_INTERVAL = 100 * 1000000
 
 
+class NotReady(Exception):
+    """A shard ended or did not get ready."""
+
+
 def main() -> None:
     """Boots the host."""
     started = events.now()
@@ -30,28 +33,28 @@ def main() -> None:
     script = library.named("boot", PLAN)
     todo = plan.parse(script.read(0, script.size).decode())
 
-    for shard in todo.shards:
-        _try(shard, "create", _create, shard)
-    words, waiting = _try(None, "connect", _connect, todo)
-    for shard in todo.shards:
-        module = blob if shard in todo.library else None
-        _try(shard, "load", _load, library, shard, words[shard.name], module)
-    for shard in todo.exceptions:
-        control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
-    for shard in todo.shards:
-        control.unpause(shard.domid)
-    _wait_until_ready(waiting)
-    print(
-        "bootstrapper: %d shards ready after %d ms" % (len(todo.shards), (events.now() - started) // 1000000)
-    )
-
-
-def _try(shard: "Shard | None", step: str, function: "object", *arguments: "object") -> "object":
+    step = ""
     try:
-        return function(*arguments)
-    except (OSError, BuildError) as error:
-        print("bootstrapper: can't %s %s: %s" % (step, shard.name if shard else "the shards", error))
+        for shard in todo.shards:
+            step = "create " + shard.name
+            _create(shard)
+        step = "connect the shards"
+        words, waiting = _connect(todo)
+        for shard in todo.shards:
+            step = "load " + shard.name
+            _load(library, shard, words[shard.name], blob if shard in todo.library else None)
+        step = "start the shards"
+        for shard in todo.exceptions:
+            control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
+        for shard in todo.shards:
+            control.unpause(shard.domid)
+        step = "wait for the shards"
+        _wait_until_ready(waiting)
+    except (OSError, BuildError, NotReady) as error:
+        print("bootstrapper: can't %s: %s" % (step, error))
         raise
+    took = (events.now() - started) // 1000000
+    print("bootstrapper: %d shards ready after %d ms" % (len(todo.shards), took))
 
 
 def _create(shard: "Shard") -> None:
@@ -95,7 +98,7 @@ def _wait_until_ready(waiting: "dict[int, Shard]") -> None:
         for shard in waiting.values():
             info = control.domain(shard.domid)
             if info is None or info.reason is not None:
-                raise RuntimeError("%s ended while it started; its own lines are above" % shard.name)
+                raise NotReady("%s ended while it started; its own lines are above" % shard.name)
         if events.now() > deadline:
             names = ", ".join([shard.name for shard in waiting.values()])
-            raise RuntimeError("not ready after %d s: %s" % (_READY_TIMEOUT // 1000000000, names))
+            raise NotReady("not ready after %d s: %s" % (_READY_TIMEOUT // 1000000000, names))

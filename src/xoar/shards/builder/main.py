@@ -1,7 +1,6 @@
 """Builder: the only shard with rights over other domains. Serves Toolstacks; tells XenStore and Console."""
 
 import nano
-
 from xoar.abi import xen as abi
 from xoar.builder.library import Library
 from xoar.builder.machine import Machine
@@ -9,6 +8,10 @@ from xoar.builder.service import LINKS, Service
 from xoar.messages.channel import Channel
 from xoar.xen import boot, events, grants
 from xoar.xen.ring import xenstore_rings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _needed(key: str) -> str:
@@ -63,5 +66,5 @@ def main() -> None:
         ports = events.wait(events.now() if more else deadline)
 
 
-def _notifier(port: int) -> "object":
+def _notifier(port: int) -> "Callable[[], None]":
     return lambda: events.notify(port)
