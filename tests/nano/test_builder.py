@@ -1,0 +1,64 @@
+"""Builder's pure parts, the same under CPython and MicroPython."""
+
+import struct
+
+from xoar.abi import xen as abi
+from xoar.builder import acpi, elf, plan, start
+from xoar.builder.errors import BuildError
+from xoar.builder.library import BLOCK, ENTRY, HEADER, KERNEL, MAGIC, Library
+
+
+def no_unpack(block, target):
+    raise ValueError("damaged LZ4 block")
+
+
+def library(content):
+    """A library with one image, its blocks stored as they are."""
+    blocks = [content[i : i + BLOCK] for i in range(0, len(content), BLOCK)]
+    stored = b"".join([struct.pack("<I", len(block)) for block in blocks] + blocks)
+    offset = struct.calcsize(HEADER) + struct.calcsize(ENTRY)
+    head = struct.pack(HEADER, MAGIC, 1, 0)
+    head += struct.pack(ENTRY, bytes(32), b"linux", b"kernel", len(content), len(stored), offset)
+    return Library(memoryview(head + stored), no_unpack)
+
+
+def make_elf():
+    note = struct.pack("<III", 4, 4, abi.XEN_ELFNOTE_PHYS32_ENTRY) + b"Xen\0" + struct.pack("<I", 0x200040)
+    head = b"\x7fELF\2\1\1" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    head += struct.pack("<IIQQQQQQ", 1, 5, 176, 0, 0x200000, 4, 4096, 1)
+    head += struct.pack("<IIQQQQQQ", 4, 5, 180, 0, 0, len(note), len(note), 1)
+    return head + b"text" + note
+
+
+def test_an_executable_is_parsed():
+    found = elf.parse(library(make_elf()).named("linux", KERNEL))
+    assert found.entry == 0x200040
+    assert (found.start, found.end) == (0x200000, 0x201000)
+
+
+def test_rubbish_is_refused():
+    for content in (b"", b"\x7fELF" * 30, make_elf()[:100], bytes(BLOCK + 1)):
+        try:
+            elf.parse(library(content).images[0])
+        except BuildError:
+            continue
+        raise AssertionError(content[:20])
+
+
+def test_an_image_reads_across_blocks():
+    content = bytes(range(256)) * (BLOCK // 256) + b"tail"
+    assert library(content).images[0].read(BLOCK - 2, 5) == b"\xfe\xfftai"
+
+
+def test_start_pages_and_acpi_tables_fit_their_frames():
+    pages = start.pages(65536, "console=hvc0", [(0x400000, 10)], start.ACPI)
+    assert [address for address, _ in pages] == [start.START_INFO, start.COMMAND_LINE]
+    assert abi.hvm_start_info.get(pages[0][1], "magic") == abi.XEN_HVM_START_MAGIC_VALUE
+    assert start.ACPI + len(acpi.tables(start.ACPI, 64)) <= 0x10000
+
+
+def test_a_plan_is_read():
+    read = plan.parse("shard a 1 4096 1 l a\nshard b 2 4096 1 l b\nlink a b b 2\nword b x=1\nlibrary b\n")
+    assert read.links[0].server is read.shards[1]
+    assert read.shards[1].words == ["x=1"] and read.library == [read.shards[1]]

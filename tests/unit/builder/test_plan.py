@@ -1,0 +1,46 @@
+"""The boot plan that the manifests give is the one that Bootstrapper reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xoar.builder import plan
+from xoar.builder.errors import BuildError
+from xoar.host import bundle
+from xoar.privilege import bootplan, shardset
+
+
+def test_bootstrapper_reads_what_the_manifests_state() -> None:
+    shards = shardset.load_all()
+    planned = bootplan.plan(shards)
+    read = plan.parse(bundle.plan_text(planned, shards.guests[0].label, 5000))
+    assert [(s.name, s.domid, s.label) for s in read.shards] == [
+        (s.manifest.name, s.domid, s.manifest.label) for s in planned.shards
+    ]
+    assert [(x.client.name, x.server.name, x.name, x.gref) for x in read.links] == [
+        (x.client, x.server, x.name, x.gref) for s in planned.shards for x in s.links
+    ]
+    (holder,) = read.library
+    assert holder in read.exceptions and holder.name == "builder"
+    assert f"guest_label={shards.guests[0].label}" in holder.words
+    by_name = {s.name: s for s in read.shards}
+    assert by_name["console"].ports == [(0x2F8, 8)]
+    assert f"manager={by_name['toolstack'].domid}" in by_name["xenstore"].words
+
+
+@given(st.text(max_size=60))
+def test_a_line_that_makes_no_sense_is_named(line: str) -> None:
+    text = line.replace("\n", " ").replace("\r", " ")
+    if text.strip():
+        with pytest.raises(BuildError, match="boot plan"):
+            plan.parse("bogus " + text)
+
+
+@pytest.mark.parametrize(
+    "line", ["shard a 1", "link a b c 2", "word a b", "ports a 1 2", "library a", "shard a x 1 1 l i"]
+)
+def test_incomplete_lines_and_unknown_shards_are_refused(line: str) -> None:
+    with pytest.raises(BuildError, match="can't understand"):
+        plan.parse(line)
