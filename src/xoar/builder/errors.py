@@ -5,7 +5,7 @@ class BuildError(Exception):
     """A domain can't be built; `errno` as in Xen's errno.h."""
 
     def __init__(self, errno: int, text: str) -> None:
-        Exception.__init__(self, text)
+        super().__init__(text)
         self.errno = errno
 
 
