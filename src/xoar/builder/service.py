@@ -6,6 +6,7 @@ that fails is answered with `error` after all that it did has been taken back.
 
 from collections import namedtuple
 
+from xoar.abi import xen as abi
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.messages.errors import EBUSY, EINVAL, EIO, EPERM
 
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 
 NO_IMAGE = bytes(32)
-LINKS = (("console", 0), ("xenstore", 1))  # what a guest has: server and grant reference
-FIRST_GUEST = 5
+# what a guest has: server and grant reference
+LINKS = (("console", abi.GNTTAB_RESERVED_CONSOLE), ("xenstore", abi.GNTTAB_RESERVED_XENSTORE))
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
@@ -91,7 +92,7 @@ class Service:
         self._records = {domid: _Record(name, now, None) for domid, name in shards.items()}
         self._operations: "list[_Operation]" = []
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
-        self._next_domid = FIRST_GUEST
+        self._first_domid = self._next_domid = max(shards) + 1
         self._next_call = 1
 
     # -- requests
@@ -139,10 +140,10 @@ class Service:
                 "built",
                 message.id,
                 domid=domid,
-                store_gfn=links[1][0],
-                store_port=links[1][1],
-                console_gfn=links[0][0],
-                console_port=links[0][1],
+                store_gfn=links[abi.GNTTAB_RESERVED_XENSTORE][0],
+                store_port=links[abi.GNTTAB_RESERVED_XENSTORE][1],
+                console_gfn=links[abi.GNTTAB_RESERVED_CONSOLE][0],
+                console_port=links[abi.GNTTAB_RESERVED_CONSOLE][1],
             )
 
         calls = [
@@ -327,36 +328,34 @@ class Service:
         """A domid that is not in use; one that was is used again as late as possible."""
         present = [info.domid for info in self._machine.domains()]
         while self._next_domid in present or self._next_domid in self._records:
-            self._next_domid = self._next_domid + 1 if self._next_domid < _LAST_DOMID else FIRST_GUEST
+            self._next_domid = self._next_domid + 1 if self._next_domid < _LAST_DOMID else self._first_domid
         domid = self._next_domid
-        self._next_domid = domid + 1 if domid < _LAST_DOMID else FIRST_GUEST
+        self._next_domid = domid + 1 if domid < _LAST_DOMID else self._first_domid
         return domid
 
 
-_REASONS = (
-    "poweroff",
-    "reboot",
-    "suspend",
-    "crash",
-    "watchdog",
-    "soft_reset",
-)  # SHUTDOWN_* of public/sched.h
-_DYING, _PAUSED, _BLOCKED = 1 << 0, 1 << 3, 1 << 4  # XEN_DOMINF_* of public/domctl.h
+_REASONS = {
+    abi.SHUTDOWN_poweroff: "poweroff",
+    abi.SHUTDOWN_reboot: "reboot",
+    abi.SHUTDOWN_suspend: "suspend",
+    abi.SHUTDOWN_crash: "crash",
+    abi.SHUTDOWN_watchdog: "watchdog",
+    abi.SHUTDOWN_soft_reset: "soft_reset",
+}
 
 
 def reason_of(info: "Any") -> str:
     """The schema's word for why a domain ended."""
-    if info.reason is None:
-        return "none"
-    return _REASONS[info.reason] if info.reason < len(_REASONS) else "crash"
+    # a guest may give any number as its reason
+    return "none" if info.reason is None else _REASONS.get(info.reason, "crash")
 
 
 def state_of(info: "Any") -> str:
     """The schema's word for what a domain does."""
-    if info.flags & _DYING:
+    if info.flags & abi.XEN_DOMINF_dying:
         return "dying"
     if info.reason is not None:
         return "crashed" if reason_of(info) == "crash" else "shutdown"
-    if info.flags & _PAUSED:
+    if info.flags & abi.XEN_DOMINF_paused:
         return "paused"
-    return "blocked" if info.flags & _BLOCKED else "running"
+    return "blocked" if info.flags & abi.XEN_DOMINF_blocked else "running"

@@ -9,7 +9,7 @@ import pytest
 
 from xoar.builder.errors import BuildError
 from xoar.builder.library import KERNEL, RAMDISK, Library
-from xoar.builder.service import FIRST_GUEST, Service
+from xoar.builder.service import Service
 from xoar.host import bundle, compress
 from xoar.messages.codec import Message, encode
 from xoar.messages.schema import NO_IMAGE
@@ -20,6 +20,7 @@ Info = namedtuple("Info", "domid flags reason pages max_pages vcpus cpu_time sid
 KERNEL_ENTRY = bundle.Entry("linux", KERNEL, b"kernel")
 RAMDISK_ENTRY = bundle.Entry("linux", RAMDISK, b"ramdisk")
 SHARDS = {1: "xenstore", 2: "console", 3: "builder", 4: "toolstack"}
+FIRST_GUEST = 5
 _POWEROFF, _CRASH = 0, 3
 
 
