@@ -1,0 +1,104 @@
+"""One guest: what it was asked to be, where in its life it is, and who waits for what.
+
+`state` is what operators see (schema.GUEST_STATE). `phase` is the step that is on its way and whose end an
+event will tell; only `guests.Guests` changes either:
+
+    phase      waits for                          then
+    build      Builder's `built`                  records
+    records    XenStore's replies                 unpause
+    unpause    Builder's `done`                   settled: running
+    ask        XenStore's reply (control/...)     settled: stopping or rebooting
+    destroy    Builder's `done`                   remove
+    remove     XenStore's replies                 gone, or build again
+
+A guest that is settled (phase "") changes by an operator's request, by `stopped` from Builder or a timeout.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Request(Protocol):
+        """Somebody who waits for an answer; exactly one of the two is called, once."""
+
+        def answer(self, kind: str, **fields: Any) -> None:
+            """It was done."""
+
+        def refuse(self, errno: int, text: str) -> None:
+            """It was not, and why."""
+
+
+SETTLED = ""
+BUILD = "build"
+RECORDS = "records"
+UNPAUSE = "unpause"
+ASK = "ask"
+DESTROY = "destroy"
+REMOVE = "remove"
+
+BUILDING = (BUILD, RECORDS, UNPAUSE)
+ENDING = (DESTROY, REMOVE)
+
+NEVER = 0
+
+
+class Waiter:
+    """An operator's request in progress: `what` is create, shutdown, reboot or destroy."""
+
+    def __init__(self, what: str, request: "Request", deadline_ms: int = NEVER) -> None:
+        self.what = what
+        self.request = request
+        self.deadline_ms = deadline_ms
+
+
+class Guest:
+    """`config` are the fields of guest_create."""
+
+    def __init__(self, config: "Any", now_ms: int) -> None:
+        self.config = config
+        self.name: str = config.name
+        self.state = "building"
+        self.phase = SETTLED
+        self.domid = 0
+        self.previous_domid = 0
+        self.reason = "none"
+        self.note = ""
+        self.errno = 0
+        self.started_ms = now_ms
+        self.restarts = 0
+        self.quick_ends = 0
+        self.waiters: "list[Waiter]" = []
+        # decided while a phase was on its way
+        self.doomed = False
+        self.rebuild = False
+        self.stopped_reason = ""
+
+    def settle(self, whats: "tuple[str, ...]", kind: str, **fields: "Any") -> None:
+        """Answers the waiters for one of `whats`."""
+        for waiter in self._take(whats):
+            waiter.request.answer(kind, **fields)
+
+    def disappoint(self, whats: "tuple[str, ...]", errno: int, text: str) -> None:
+        """Refuses the waiters for one of `whats`."""
+        for waiter in self._take(whats):
+            waiter.request.refuse(errno, text)
+
+    def overdue(self, now_ms: int) -> "list[Waiter]":
+        """Takes the waiters whose time is over."""
+        over = [waiter for waiter in self.waiters if waiter.deadline_ms and waiter.deadline_ms <= now_ms]
+        self.waiters = [waiter for waiter in self.waiters if waiter not in over]
+        return over
+
+    def no_hurry(self) -> None:
+        """What the waiters asked for is on its way now and no longer depends on the guest."""
+        for waiter in self.waiters:
+            waiter.deadline_ms = NEVER
+
+    def waits_for(self, what: str) -> bool:
+        """Whether somebody waits for `what`."""
+        return any([waiter.what == what for waiter in self.waiters])
+
+    def _take(self, whats: "tuple[str, ...]") -> "list[Waiter]":
+        taken = [waiter for waiter in self.waiters if waiter.what in whats]
+        self.waiters = [waiter for waiter in self.waiters if waiter.what not in whats]
+        return taken

@@ -1,0 +1,138 @@
+"""What operators can ask about: guests, domains, images, the host."""
+
+from xoar.messages.errors import ENOENT
+from xoar.messages.schema import GUEST, OBJECT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from xoar.messages.codec import Message
+    from xoar.toolstack.builder import Builder
+    from xoar.toolstack.guest import Guest, Request
+    from xoar.toolstack.guests import Guests
+
+_GUESTS_PER_PAGE = 64
+_NS_PER_MS = 1_000_000
+
+
+class Reports:
+    """Answers from the guests' model and from what Builder says; `clock` as in Guests."""
+
+    def __init__(self, builder: "Builder", guests: "Guests", clock: "Callable[[], int]") -> None:
+        self._builder = builder
+        self._guests = guests
+        self._clock = clock
+
+    def answer(self, kind: str, fields: "Any", request: "Request") -> None:
+        """Deals with one request that changes nothing."""
+        if kind == "guest_list":
+            self._list(fields.start, request)
+        elif kind == "guest_show":
+            self._show(fields.name, request)
+        elif kind == "ps":
+            self._ask("domains", self._objects, request, fields.start)
+        elif kind == "image_list":
+            self._ask("images", self._library, request, fields.start)
+        elif kind == "host_info":
+            self._host(0, 0, request)
+
+    def _ask(
+        self, kind: str, answered: "Callable[[Any, Request], None]", request: "Request", start: int
+    ) -> None:
+        def done(message: "Message") -> None:
+            if message.kind == "error":
+                request.refuse(message.fields.errno, message.fields.text)
+            else:
+                answered(message.fields, request)
+
+        self._builder.ask(kind, done, start=start)
+
+    def _list(self, start: int, request: "Request") -> None:
+        guests = self._guests.all
+        end = start + _GUESTS_PER_PAGE
+        page = [self._entry(guest) for guest in guests[start:end]]
+        request.answer("guests", more=int(len(guests) > end), guests=page)
+
+    def _entry(self, guest: "Guest") -> "Any":
+        return GUEST.value(
+            guest.name,
+            guest.domid,
+            guest.state,
+            guest.reason,
+            guest.config.memory_kib,
+            guest.config.vcpus,
+            self._age_ms(guest),
+            guest.restarts,
+        )
+
+    def _age_ms(self, guest: "Guest") -> int:
+        return max(self._clock() - guest.started_ms, 0)
+
+    def _show(self, name: str, request: "Request") -> None:
+        guest = self._guests.find(name) or self._guests.find_ended(name)
+        if guest is None:
+            request.refuse(ENOENT, self._guests.absence(name))
+            return
+        config = guest.config
+        request.answer(
+            "guest",
+            name=guest.name,
+            uuid=config.uuid,
+            domid=guest.domid,
+            previous_domid=guest.previous_domid,
+            state=guest.state,
+            reason=guest.reason,
+            kernel=config.kernel,
+            ramdisk=config.ramdisk,
+            command_line=config.command_line,
+            memory_kib=config.memory_kib,
+            vcpus=config.vcpus,
+            on_reboot=config.on_reboot,
+            on_crash=config.on_crash,
+            age_ms=self._age_ms(guest),
+            restarts=guest.restarts,
+            note=guest.note[:256],
+        )
+
+    def _objects(self, fields: "Any", request: "Request") -> None:
+        objects = [self._object(domain, fields.now_ns) for domain in fields.domains]
+        request.answer("objects", more=fields.more, objects=objects)
+
+    def _object(self, domain: "Any", now_ns: int) -> "Any":
+        guest = self._guests.by_domid(domain.domid)
+        # Builder names the shards; a guest that is being destroyed may have no name any more
+        kind = "shard" if domain.name and guest is None else "guest"
+        age_ms = max(now_ns - domain.created_ns, 0) // _NS_PER_MS
+        return OBJECT.value(
+            domain.domid,
+            guest.name if guest is not None else domain.name,
+            kind,
+            domain.label,
+            domain.memory_kib,
+            domain.vcpus,
+            domain.state,
+            domain.cpu_time_ns,
+            age_ms,
+        )
+
+    def _library(self, fields: "Any", request: "Request") -> None:
+        request.answer("library", more=fields.more, images=fields.images)
+
+    def _host(self, start: int, counted: int, request: "Request") -> None:
+        def page(fields: "Any", request: "Request") -> None:
+            count = counted + len(fields.domains)
+            if fields.more and fields.domains:
+                self._host(fields.domains[-1].domid + 1, count, request)
+                return
+            request.answer(
+                "host",
+                total_kib=fields.total_kib,
+                free_kib=fields.free_kib,
+                xen_version=fields.xen_version,
+                uptime_ms=fields.now_ns // _NS_PER_MS,
+                domains=count,
+            )
+
+        self._ask("domains", page, request, start)
