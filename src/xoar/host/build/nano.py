@@ -80,13 +80,17 @@ def core(micropython: MicroPython, xen: Xen, show: Reporter) -> Core:
     return Core(folder, micropython, xen.headers)
 
 
-def modules(main: str) -> dict[str, Path]:
-    """All modules of ours that `main` imports, directly or not, by name; itself and packages included."""
+def modules(main: str, also: Path | None = None) -> dict[str, Path]:
+    """All modules of ours that `main` imports, directly or not, by name; itself and packages included.
+
+    `also` is a folder that is searched first (tests have images with code of their own).
+    """
+    folders = [folder for folder in (also, SOURCES, FROZEN) if folder is not None]
     found: dict[str, Path] = {}
     todo = [main]
     while todo:
         name = todo.pop()
-        path = _find(name)
+        path = _find(name, folders)
         if name in found or path is None:
             continue
         found[name] = path
@@ -96,8 +100,8 @@ def modules(main: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _find(name: str) -> Path | None:
-    for base in (SOURCES, FROZEN):
+def _find(name: str, folders: list[Path]) -> Path | None:
+    for base in folders:
         path = base.joinpath(*name.split("."))
         if path.is_dir():
             return path / "__init__.py"
@@ -125,9 +129,9 @@ def _imports(path: Path) -> list[str]:
     return names
 
 
-def shard(name: str, main: str, base: Core, show: Reporter) -> ShardImage:
+def shard(name: str, main: str, base: Core, show: Reporter, also: Path | None = None) -> ShardImage:
     """Freezes and links the shard whose main() is in module `main`. Raises HostError."""
-    used = modules(main)
+    used = modules(main, also)
     if main not in used:
         raise HostError(f"shard {name}: there is no module {main}")
     key = cache.key(base.folder.name, name, main, *used, *used.values(), NANO / "nano.ld")

@@ -1,0 +1,66 @@
+"""A hostile guest: does on command what no guest should be able to profit from."""
+
+import nano
+from attempts import run
+from pv_console import PvConsole, param
+from xoar.abi import xen as abi
+from xoar.builder.start import link_frame
+from xoar.xen import events
+from xoar.xen.grants import own_page
+
+
+def rubbish(page, words):
+    """Fills a ring page with noise; `words` are the indices' places."""
+    seed = nano.now()
+    for i in range(0, 4096):
+        seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
+        page.bytes[i] = seed >> 16 & 0xFF
+    for word in words:
+        seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
+        page.words[word] = seed
+
+
+def main():
+    console = PvConsole()
+    console.write("hostile guest ready")
+    while True:
+        command, *arguments = console.line().split()
+        if command == "attempts":
+            run([int(word) for word in arguments], console.write)
+            console.write("attempts done")
+        elif command == "rubbish-xenstore":
+            page = own_page(link_frame(abi.GNTTAB_RESERVED_XENSTORE))
+            port = param(abi.HVM_PARAM_STORE_EVTCHN)
+            for _ in range(200):
+                rubbish(page, range(512, 519))
+                events.notify(port)
+                events.wait(nano.now() + 1000000)
+            console.write("rubbish written")
+        elif command == "full-xenstore":
+            # well-formed requests without end, whose answers nobody reads
+            page = own_page(link_frame(abi.GNTTAB_RESERVED_XENSTORE))
+            port = param(abi.HVM_PARAM_STORE_EVTCHN)
+            page.words[512 + 2] = page.words[512 + 3]
+            for i in range(1024):
+                page.bytes[i] = 0  # type 0, id 0, transaction 0, length 0: CONTROL without content
+            for _ in range(2000):
+                page.words[512 + 1] = (page.words[512] + 1024) & 0xFFFFFFFF
+                events.notify(port)
+            console.write("requests sent")
+        elif command == "rubbish-console":
+            console.write("no more words")
+            for _ in range(200):
+                rubbish(console.page, range(768, 772))
+                events.notify(console.port)
+                events.wait(nano.now() + 1000000)
+        elif command == "flood-console":
+            for _ in range(2000):
+                console.outgoing.write(b"x" * 1024)
+                events.notify(console.port)
+            console.write("flood over")
+        elif command == "echo":
+            console.write("echo " + " ".join(arguments))
+        elif command == "crash":
+            raise RuntimeError("as asked")
+        else:
+            console.write("unknown command " + command)
