@@ -19,7 +19,7 @@ from xoar.xenstore.connection import Connection
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import ProtocolError
 from xoar.xenstore.quotas import quotas
-from xoar.xenstore.server import Server
+from xoar.xenstore.server import Host, Server
 
 _CHUNK = 8192
 
@@ -28,12 +28,17 @@ class SocketInUse(Exception):
     """Another server listens on the socket."""
 
 
+class _Host(Host):
+    def log(self, text: str) -> None:
+        print(text, flush=True)
+
+
 class XenStored:
     """The server and its sockets. `close` ends all connections and removes the socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._server = Server(Domains({0}, any_exists=True), quotas())
+        self._server = Server(Domains({0}, any_exists=True), quotas(), _Host())
         self._server.connections[0] = None
         self._sockets: dict[Connection, socket.socket] = {}
         self._selector = selectors.DefaultSelector()

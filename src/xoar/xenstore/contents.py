@@ -6,7 +6,7 @@ get, put, make, remove, set_permissions (see nodes.View) and commit, which does 
 
 from xoar.xenstore import paths
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.nodes import SPECIAL, STORE, Node, View, cost
+from xoar.xenstore.nodes import POPULATION, SPECIAL, STORE, Node, View, cost
 from xoar.xenstore.overlay import Overlay
 
 TYPE_CHECKING = False
@@ -55,12 +55,17 @@ class Contents(View):
         self._install(caller, draft.plan)
         return changes
 
+    def add_domain(self, domid: int) -> None:
+        """A domain exists from now on."""
+        self.domains.add(domid)
+        self._population_changed()
+
     def remove_domain(self, domid: int) -> "list[Change]":
         """Removes what a dead domain owned, and its name from all permissions, so that no later domain of
         the same number inherits anything."""
         changes: "list[Change]" = []
         concerned = [path for path in self._nodes if self._names(domid, self._nodes[path].permissions)]
-        for path in concerned:
+        for path in sorted(concerned):
             node = self._nodes.get(path)
             if node is None:
                 continue
@@ -72,7 +77,11 @@ class Contents(View):
                 permissions = ((STORE if owner == domid else owner, others),) + kept
                 self._install(STORE, {path: Node(node.value, permissions, node.children, 0)})
         self.domains.remove(domid)
+        self._population_changed()
         return changes
+
+    def _population_changed(self) -> None:
+        self._install(STORE, {POPULATION: self._nodes[POPULATION]})
 
     def problems(self) -> "list[str]":
         """What is inconsistent, for `xenstore-control check` and tests: nothing, one hopes."""

@@ -47,6 +47,9 @@ STORE = 0
 SPECIAL = (b"@introduceDomain", b"@releaseDomain")
 """Nodes that are no part of the tree: their permissions say who may watch domains come and go."""
 
+POPULATION = SPECIAL[1]
+"""The node whose generation changes whenever a domain comes or goes: permissions depend on who lives."""
+
 NODE_OVERHEAD = 224
 """Bytes of a node besides its strings, as MicroPython has it (record, dict entry, three headers)."""
 
@@ -115,6 +118,7 @@ class View:
         privileged = caller in self.domains.managers
         if not privileged and len(permissions) > self.limits["permissions"]:
             raise Refused("ENOSPC")
+        self.fetch(POPULATION)
         permissions = self.domains.living(permissions)
         old = self._find(caller, path, WRITE_ACCESS | OWNER_ACCESS)
         if old is None:

@@ -75,7 +75,7 @@ class Server:
         if connection is not None:
             connection.reset()
             return connection
-        self.domains.add(domid)
+        self.contents.add_domain(domid)
         connection = self.connections[domid] = Connection(self, domid)
         self._fire_special(_INTRODUCE, domid)
         return connection

@@ -202,7 +202,12 @@ class Comparison(RuleBasedStateMachine):
 
     which = st.none() | st.integers(0, 3)
 
-    @rule(caller=DOMIDS, inside=which, name=st.sampled_from(["read", "names", "perms", "mkdir", "rm"]), path=PATHS)
+    @rule(
+        caller=DOMIDS,
+        inside=which,
+        name=st.sampled_from(["read", "names", "perms", "mkdir", "rm"]),
+        path=PATHS,
+    )
     def simple(self, caller: int, inside: int | None, name: str, path: str) -> None:
         self.both(caller, inside, name, path)
 
@@ -272,10 +277,10 @@ class Comparison(RuleBasedStateMachine):
             self.open = {key: log for key, log in self.open.items() if key[0] != 2}
             self.watches = {watch: None for watch in self.watches if watch[0] != 2}
             self.check_events(self.model.release(2))
-            self.changes += 1
         else:
             self.peers[2] = Peer(self.server.introduce(2))
             self.model.alive.add(2)
+        self.changes += 1
 
     @invariant()
     def nothing_is_inconsistent(self) -> None:

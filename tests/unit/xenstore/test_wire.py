@@ -12,7 +12,9 @@ MESSAGES = st.builds(wire.Message, U32, U32, U32, st.binary(max_size=200))
 
 
 @given(st.lists(MESSAGES, max_size=8), st.lists(st.integers(1, 60), max_size=40))
-def test_messages_survive_any_way_of_cutting_the_stream(messages: list[wire.Message], cuts: list[int]) -> None:
+def test_messages_survive_any_way_of_cutting_the_stream(
+    messages: list[wire.Message], cuts: list[int]
+) -> None:
     stream = b"".join(wire.encode(*message) for message in messages)
     decoder = wire.Decoder()
     found = []
