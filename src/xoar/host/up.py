@@ -42,7 +42,7 @@ def prepare(config: Config, show: Reporter) -> emulator.Launch:
     system = apt.Apt(show)
     entries: list[bundle.Entry] = []
     for image in config.images.values():
-        entries += entries(image, system, show)
+        entries += image_entries(image, system, show)
     made = assembly.assemble(system, show, entries, config.host.xen_source)
     machine = emulator.Machine(
         xen=str(made.xen.image),
@@ -55,7 +55,7 @@ def prepare(config: Config, show: Reporter) -> emulator.Launch:
     return emulator.Launch(machine, emulator.find(system, show), made.xen.version, _FAILURES)
 
 
-def entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
+def image_entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
     """What an image of the configuration adds to the library."""
     if image.builtin:
         make = {"debian": guest.debian, "debian-xentools": guest.debian_xentools}[image.builtin]

@@ -1,0 +1,100 @@
+"""Options that commands share, which host they mean, and the completion of names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xoar.host import config
+
+HOST_VARIABLE = "XOAR_HOST"
+CONFIG_VARIABLE = "XOAR_CONFIG"
+
+
+def host_name(given: str | None) -> str:
+    """The host that a command is about: --host, else xoar.toml's, else "xoar". Raises ConfigError."""
+    if given:
+        return given
+    path = config_path(None)
+    return config.load(path).host.name if path else config.DEFAULT_HOST
+
+
+def config_path(given: Path | None) -> Path | None:
+    """The configuration to read: --config, else ./xoar.toml if there is one."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return config.find(given or (Path(named) if named else None))
+
+
+def load_config(given: Path | None) -> config.Config:
+    """The configuration, an empty one if there is no file. Raises ConfigError, HostError."""
+    path = config_path(given)
+    return config.load(path) if path else config.Config()
+
+
+def _completer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        # whatever goes wrong: a shell that completes must not show errors
+        try:
+            return sorted(name for name in names() if name.startswith(incomplete))
+        except Exception:
+            return []
+
+    return complete
+
+
+def _hosts() -> Iterable[str]:
+    from xoar.host import state
+
+    return [host.name for host in state.hosts()]
+
+
+def _guests() -> Iterable[str]:
+    from xoar.host.client import Client
+
+    with Client.connect(host_name(os.environ.get(HOST_VARIABLE)), 2) as client:
+        return [guest.name for guest in client.guests()]
+
+
+def _loggable() -> Iterable[str]:
+    from xoar.privilege import shardset
+
+    return ["xen", *(shard.name for shard in shardset.load_all().in_boot_order()), *_guests()]
+
+
+def _images() -> Iterable[str]:
+    from xoar.host import guests
+    from xoar.host.client import Client
+
+    with Client.connect(host_name(os.environ.get(HOST_VARIABLE)), 2) as client:
+        return guests.library(client)
+
+
+Host = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        help="The host's name; else the one in ./xoar.toml, else xoar.",
+        envvar=HOST_VARIABLE,
+        show_default=False,
+        autocompletion=_completer(_hosts),
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="A file instead of ./xoar.toml.", envvar=CONFIG_VARIABLE, show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+GuestName = Annotated[str, typer.Argument(help="The guest's name.", autocompletion=_completer(_guests))]
+LogName = Annotated[
+    str, typer.Argument(help="A guest, a shard, or xen.", autocompletion=_completer(_loggable))
+]
+ImageName = Annotated[
+    str | None,
+    typer.Option("--image", help="An image of the library.", autocompletion=_completer(_images)),
+]
