@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +33,31 @@ class Assembly:
     images: tuple[nano.ShardImage, ...]  # of every shard, Bootstrapper first
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """A test's own code in a shard's place: `main` is a module in `folder`."""
+
+    main: str
+    folder: Path
+
+
 def assemble(
-    apt: Apt, show: Reporter, images: list[bundle.Entry], xen_source: Path | None = None
+    apt: Apt,
+    show: Reporter,
+    images: list[bundle.Entry],
+    xen_source: Path | None = None,
+    replaced: Mapping[str, Replacement] | None = None,
 ) -> Assembly:
     """Brings everything up to date; `images` are the guests' kernels and ramdisks. Raises HostError."""
     shards = shardset.load_all()
     hypervisor = xen.build(apt, show, xen_source)
     abi.generate(hypervisor, show)
     core = nano.core(micropython.build(apt, show), hypervisor, show)
-    built = {
-        manifest.name: nano.shard(manifest.name, manifest.main, core, show)
-        for manifest in shards.in_boot_order()
-        if manifest.main is not None
-    }
+    built = {}
+    for manifest in shards.in_boot_order():
+        if manifest.main is not None:
+            other = (replaced or {}).get(manifest.name, Replacement(manifest.main, nano.SOURCES))
+            built[manifest.name] = nano.shard(manifest.name, other.main, core, show, other.folder)
     plan = bootplan.plan(shards)
     for shard in plan.shards:
         name = shard.manifest.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from xoar.builder import library
 from xoar.host import apt, assembly, bundle, bzimage, emulator, keeper
 from xoar.host.build import guest
@@ -37,13 +39,15 @@ def down(name: str) -> bool:
     return Host(name).stop()
 
 
-def prepare(config: Config, show: Reporter) -> emulator.Launch:
-    """Builds what the host boots. Raises HostError."""
+def prepare(
+    config: Config, show: Reporter, replaced: Mapping[str, assembly.Replacement] | None = None
+) -> emulator.Launch:
+    """Builds what the host boots. Raises HostError. `replaced`: shards that a test puts its own code into."""
     system = apt.Apt(show)
     entries: list[bundle.Entry] = []
     for image in config.images.values():
         entries += image_entries(image, system, show)
-    made = assembly.assemble(system, show, entries, config.host.xen_source)
+    made = assembly.assemble(system, show, entries, config.host.xen_source, replaced)
     machine = emulator.Machine(
         xen=str(made.xen.image),
         kernel=str(made.bootstrapper),
