@@ -121,13 +121,29 @@ common_fault:
         call    raise_fault             /* does not return */
 
 /*
+ * event_halt(): sleeps until an event; called and left with interrupts off. Between sti and hlt the
+ * processor lets no interrupt in, but an emulated one may forget that when Xen runs in between (seen with
+ * QEMU's TCG). The upcall then finds the hlt still ahead and steps over it: to halt after the event would
+ * be to miss it, and to halt with interrupts off is, to Xen, to power off.
+ */
+        .global event_halt
+event_halt:
+        sti
+halt:   hlt
+        cli
+        ret
+
+/*
  * Xen's event upcall: all it has to do is end the hlt; the waiting code looks at the pending bits itself.
  * It returns with interrupts off, since the upcall stays asserted until those bits have been looked at.
  */
         .align  16
         .global event_upcall
 event_upcall:
-        andq    $~0x200, 16(%rsp)
+        cmpq    $halt, (%rsp)
+        jne     1f
+        incq    (%rsp)
+1:      andq    $~0x200, 16(%rsp)
         iretq
 
         .section .rodata

@@ -21,6 +21,7 @@
 #define REACH 0xc0000000UL /* RAM above this is left alone: device space follows it */
 
 extern char hypercall_page[], fault_stubs[], event_upcall[], _start[], _end[];
+extern void event_halt(void);
 
 struct hvm_start_info *start_info;
 volatile struct shared_info *shared_info;
@@ -250,10 +251,7 @@ uint64_t wall_time(void)
     return boot + system_time();
 }
 
-/*
- * Interrupts are on only during the one hlt, and "sti; hlt" lets none in between, so no event is missed.
- * A spurious return is allowed: callers look at the pending bits.
- */
+/* Interrupts are on only in event_halt(). A spurious return is allowed: callers look at the pending bits. */
 void event_sleep(uint64_t deadline)
 {
     volatile struct vcpu_info *vcpu = &shared_info->vcpu_info[0];
@@ -264,9 +262,8 @@ void event_sleep(uint64_t deadline)
         if (hypercall(__HYPERVISOR_vcpu_op, VCPUOP_set_singleshot_timer, 0, (uintptr_t)&timer, 0, 0) != 0)
             return;
     }
-    __asm__ volatile("cli" : : : "memory");
     if (!vcpu->evtchn_upcall_pending)
-        __asm__ volatile("sti; hlt; cli" : : : "memory");
+        event_halt();
     if (deadline)
         hypercall(__HYPERVISOR_vcpu_op, VCPUOP_stop_singleshot_timer, 0, 0, 0, 0);
     shared_info->evtchn_pending[timer_port / 64] &= ~(1UL << (timer_port % 64));
