@@ -30,6 +30,8 @@ from xoar.host.progress import Reporter
 
 XEN_LOG = "xen.log"
 QEMU_LOG = "qemu.log"
+_NO_KEYS = f"file,id=xen,path={XEN_LOG}"
+_KEYS = f"socket,id=xen,path=keys,server=on,wait=off,logfile={XEN_LOG}"
 _PROGRAM = "qemu-system-x86_64"
 # With QEMU 10 Linux PVH guests never start, cause unknown; 7.2 is what Xoar is tested with.
 _GOOD = re.compile(r"version (7\.2\.\d+)")
@@ -66,6 +68,9 @@ class Machine(msgspec.Struct, frozen=True):
     xen_arguments: str = ""
     memory_mib: int = 4096
     cpus: int = 2
+    keys: bool = False
+    """Whether Xen's console takes input on the socket `keys` in the host's folder, for its debug keys: only for
+    tests, since whoever connects and does not read stalls the machine."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -150,7 +155,7 @@ def command(qemu: Qemu, machine: Machine, line_fd: int, qmp_fd: int) -> list[str
         # +npt: a PVH domain 0 needs nested paging, which this model does not have by itself
         "-cpu", "qemu64,+svm,+npt", "-m", str(machine.memory_mib), "-smp", str(machine.cpus),
         "-nodefaults", "-display", "none", "-no-reboot",
-        "-chardev", f"file,id=xen,path={XEN_LOG}", "-serial", "chardev:xen",
+        "-chardev", _KEYS if machine.keys else _NO_KEYS, "-serial", "chardev:xen",
         "-chardev", f"socket,id=line,fd={line_fd}", "-serial", "chardev:line",
         "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
         "-kernel", machine.xen, "-append", f"{_XEN_OPTIONS} {machine.xen_arguments}".strip(),
