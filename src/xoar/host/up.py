@@ -40,9 +40,15 @@ def down(name: str) -> bool:
 
 
 def prepare(
-    config: Config, show: Reporter, replaced: Mapping[str, assembly.Replacement] | None = None
+    config: Config,
+    show: Reporter,
+    replaced: Mapping[str, assembly.Replacement] | None = None,
+    keys: bool = False,
 ) -> emulator.Launch:
-    """Builds what the host boots. Raises HostError. `replaced`: shards that a test puts its own code into."""
+    """Builds what the host boots. Raises HostError.
+
+    For tests: `replaced` are shards that they put their own code into, `keys` lets them send Xen's debug keys.
+    """
     system = apt.Apt(show)
     entries: list[bundle.Entry] = []
     for image in config.images.values():
@@ -55,6 +61,7 @@ def prepare(
         xen_arguments=f"dom0_mem={made.bootstrapper_kib}K hwdom-may-end",
         memory_mib=config.host.memory_mib,
         cpus=config.host.cpus,
+        keys=keys,
     )
     return emulator.Launch(machine, emulator.find(system, show), made.xen.version, _FAILURES)
 
