@@ -10,12 +10,14 @@ from pathlib import Path
 from xoar.host import apt, cache
 from xoar.host.progress import Reporter
 
-_UTILS = "xen-utils-4.17"  # Debian 12's, the suite of xoar.host.apt; wanted for a few programs, not for its Python
+_UTILS = (
+    "xen-utils-4.17"  # Debian 12's, the suite of xoar.host.apt; wanted for a few programs, not for its Python
+)
 _WITH_LIBRARIES = ["xenstore-utils", "libxenmisc4.17"]
 
 
 class Tools:
-    """Programs of xenstore-utils and xen-utils, run with the C library and the libraries of their own suite."""
+    """Programs of xenstore-utils and xen-utils, run with the C library of their own suite."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

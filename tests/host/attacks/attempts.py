@@ -84,4 +84,4 @@ def run(victims, report):
             errno = 0
         except OSError as error:
             errno = error.args[0]
-        report("attempt %s %d %d" % (name, victim, errno))
+        report(f"attempt {name} {victim} {errno}")

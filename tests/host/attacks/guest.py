@@ -1,8 +1,9 @@
 """A hostile guest: does on command what no guest should be able to profit from."""
 
-import nano
 from attempts import run
 from pv_console import PvConsole, param
+
+import nano
 from xoar.abi import xen as abi
 from xoar.builder.start import link_frame
 from xoar.xen import events

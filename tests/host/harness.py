@@ -1,0 +1,158 @@
+"""A real host under test: Xen in the emulator, used through the command line as an operator uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xoar.host import config, keeper, up
+from xoar.host.assembly import Replacement
+from xoar.host.cache import CHECKOUT
+from xoar.host.client import Client
+from xoar.host.progress import Reporter
+from xoar.host.state import Host
+
+ATTACKS = Path(__file__).parent / "attacks"
+LOGIN = re.compile(rb"login: ")
+_SWITCH_INPUT = b"\x01\x01\x01"  # three times ctrl-a: Xen's console input goes to Xen itself
+
+
+class HostUnderTest:
+    """One running host. Its folder is `folder`; Xen's console is in `xen_log`."""
+
+    def __init__(self, host: Host, config_file: Path) -> None:
+        self.host = host
+        self.config_file = config_file
+        self.xen_log = host.xen_log
+
+    def cli(self, *arguments: str, input: str = "", status: int = 0, timeout: float = 300) -> str:
+        """Standard output of `xoar ...`; it has to end with this exit code."""
+        done = subprocess.run(
+            [str(CHECKOUT / "xoar"), *arguments],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=os.environ | {"XOAR_HOST": self.host.name, "XOAR_CONFIG": str(self.config_file)},
+        )
+        told = f"xoar {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == status, told
+        return done.stdout if status == 0 else done.stderr
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.cli(*arguments, "--json"))
+
+    def client(self) -> Client:
+        return Client.connect(self.host.name)
+
+    def create(self, name: str, image: str = "tiny", memory: str = "32MiB", *more: str) -> int:
+        """Creates a guest; its domid."""
+        self.cli("guest", "create", name, "--image", image, "--memory", memory, *more)
+        return self.domid(name)
+
+    def domid(self, name: str) -> int:
+        return next(int(row["id"]) for row in self.json("ps") if row["name"] == name)
+
+    def destroy(self, *names: str) -> None:
+        for name in names:
+            self.cli("guest", "destroy", name)
+
+    def destroy_all(self) -> None:
+        """Ends every guest that there is."""
+        for row in self.json("guest", "list"):
+            self.cli("guest", "destroy", row["name"])
+
+    def wait_for(self, name: str, pattern: bytes, timeout: float = 120) -> bytes:
+        """A guest's log once it matches. Fails at once if the guest has crashed."""
+        domid = self.domid(name)
+        with self.client() as client:
+            stream = client.log(domid, follow=True)
+            seen = b""
+            deadline = time.monotonic() + timeout
+            while not re.search(pattern, seen):
+                assert not re.search(rb"Kernel panic|Call Trace:", seen), seen[-2000:].decode(
+                    errors="replace"
+                )
+                assert time.monotonic() < deadline, (
+                    f"{name}: no {pattern!r} in:\n{seen[-2000:].decode(errors='replace')}"
+                )
+                seen += stream.read(1.0)
+            return seen
+
+    def run(self, name: str, *commands: str, timeout: float = 120) -> str:
+        """What a guest's shell prints, as root; the echo of the commands included."""
+        script = "".join(command + "\n" for command in commands)
+        return self.cli("console", name, "--login", "root", "--timeout", str(timeout), input=script)
+
+    def free_kib(self) -> int:
+        """The host's free memory."""
+        return int(self.json("status")["free_kib"])
+
+    def log_since(self, position: int) -> str:
+        """Xen's console from a position on."""
+        with open(self.xen_log, "rb") as file:
+            file.seek(position)
+            return file.read().decode(errors="replace").replace("\r", "")
+
+    def log_position(self) -> int:
+        return self.xen_log.stat().st_size
+
+    def wait_log(self, pattern: str, since: int, timeout: float = 60) -> re.Match[str]:
+        """A match in Xen's console after a position."""
+        deadline = time.monotonic() + timeout
+        while True:
+            text = self.log_since(since)
+            found = re.search(pattern, text, re.MULTILINE)
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"no {pattern!r} in Xen's console:\n{text[-2000:]}"
+            time.sleep(0.1)
+
+    def debug_key(self, key: str, until: str) -> str:
+        """What Xen prints for one of its debug keys, up to a line that matches."""
+        start = self.log_position()
+        with socket.socket(socket.AF_UNIX) as keys:
+            folder = os.open(self.host.folder, os.O_PATH)
+            keys.connect(f"/proc/self/fd/{folder}/keys")
+            os.close(folder)
+            keys.settimeout(0.1)
+            keys.sendall(_SWITCH_INPUT + key.encode())
+            deadline = time.monotonic() + 30
+            while not re.search(until, self.log_since(start), re.MULTILINE):
+                assert time.monotonic() < deadline, self.log_since(start)[-2000:]
+                try:
+                    keys.recv(65536)
+                except TimeoutError:
+                    continue
+            keys.sendall(_SWITCH_INPUT)
+        return self.log_since(start)
+
+
+@contextmanager
+def running(
+    name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
+) -> Iterator[HostUnderTest]:
+    """A host made from the text of an xoar.toml, ended afterwards; its logs stay in `folder`."""
+    config_file = folder / f"{name}.toml"
+    config_file.write_text(text)
+    settings = config.load(config_file).for_host(name)
+    host = Host(name)
+    host.stop()
+    launch = up.prepare(settings, Reporter(), replaced, keys=True)
+    keeper.launch(host, launch)
+    try:
+        keeper.wait_running(host, up.START_TIMEOUT)
+        yield HostUnderTest(host, config_file)
+    finally:
+        for log in (host.xen_log, host.keeper_log, host.qemu_log):
+            if log.is_file():
+                (folder / f"{name}-{log.name}").write_bytes(log.read_bytes())
+        host.stop()

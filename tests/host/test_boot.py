@@ -1,0 +1,52 @@
+"""A host that is up: which domains it has, what they hold, and that the policy is enforced."""
+
+from __future__ import annotations
+
+import re
+
+from harness import HostUnderTest
+
+from xoar.privilege import shardset
+
+CONTROL_PLANE_KIB = 128 << 10
+
+
+def domains_as_xen_prints_them(host: HostUnderTest) -> dict[int, int]:
+    """Domid -> pages of each domain, from Xen's debug key q."""
+    text = host.debug_key("q", r"^\(XEN\) Notifying guest|^\(XEN\) Notifying hardware|DOM32767|Shared frames")
+    found = re.findall(r"General information for domain (\d+):.*?nr_pages=(\d+)", text, re.DOTALL)
+    return {int(domid): int(pages) for domid, pages in found if int(domid) < 0x7FF0}
+
+
+def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) -> None:
+    rows = host.json("ps")
+    lasting = [m for m in shardset.load_all().in_boot_order() if m.lives == "forever"]
+    assert [row["name"] for row in rows] == [m.name for m in lasting]
+    assert [row["label"] for row in rows] == [m.label for m in lasting]
+    assert all(
+        set(row) == {"id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s"} for row in rows
+    )
+    assert all(row["kind"] == "shard" and row["id"] > 0 for row in rows)
+
+
+def test_ps_agrees_with_xen_itself(host: HostUnderTest) -> None:
+    host.create("one")
+    told = {row["id"]: row["memory_kib"] for row in host.json("ps")}
+    assert 0 not in told
+    assert {domid: pages * 4 for domid, pages in domains_as_xen_prints_them(host).items()} == told
+
+
+def test_all_shards_together_fit_into_128_mib(host: HostUnderTest) -> None:
+    assert sum(row["memory_kib"] for row in host.json("ps")) <= CONTROL_PLANE_KIB
+
+
+def test_the_policy_is_enforced_from_the_start(host: HostUnderTest) -> None:
+    text = host.log_since(0)
+    assert "Flask:  Starting in enforcing mode." in text
+    assert not re.search(r"avc:.*scontext=system_u:system_r:(xenstore|console|builder|toolstack)_t", text)
+
+
+def test_no_shard_has_a_right_to_map_foreign_memory_but_builder() -> None:
+    for manifest in shardset.load_all().manifests.values():
+        foreign = [r for r in manifest.rights if r.security_class == "mmu" and r.on not in ("self", "xen")]
+        assert not foreign or manifest.name in ("builder", "bootstrapper"), manifest.name
