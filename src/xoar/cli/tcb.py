@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-
 from xoar.cli import output
 from xoar.host import assembly, tcb, up
 from xoar.host.apt import Apt
 from xoar.host.build import micropython, nano
 from xoar.host.config import Config
-from xoar.host.errors import HostError
 from xoar.host.progress import Reporter
 
 
@@ -20,20 +17,7 @@ def report(config: Config) -> tcb.Report:
     images = [entry for image in config.images.values() for entry in up.image_entries(image, system, show)]
     made = assembly.assemble(system, show, images, config.host.xen_source)
     core = nano.core(micropython.build(system, show), made.xen, show)
-    return tcb.report(made.images, made.shards, _compiler(core), -(-made.bundle.stat().st_size // 1024))
-
-
-def _compiler(core: nano.Core) -> list[str]:
-    """The command that nano's Makefile compiles with: only it knows all the settings."""
-    command = [
-        "make", "-s", "--no-print-directory", "-C", str(nano.NANO),
-        "--eval", "the-compiler: ; @echo $(CC) $(CFLAGS)", "the-compiler",
-        f"MPY={core.micropython.source}", f"XEN_INCLUDE={core.headers}", f"BUILD={core.folder}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise HostError("nano's Makefile does not say how it compiles", detail=done.stderr)
-    return done.stdout.split()
+    return tcb.report(made.images, made.shards, core.compiler, -(-made.bundle.stat().st_size // 1024))
 
 
 def show(figures: tcb.Report) -> None:
