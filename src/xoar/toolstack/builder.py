@@ -46,7 +46,8 @@ class Builder:
             answered(message)
 
     def fail_all(self, text: str) -> None:
-        """The link is broken: every request is answered with an `error`."""
-        self._unsent = []
-        for id in list(self._answered):
+        """The link is broken: every request is answered with an `error`, those made meanwhile included."""
+        while self._answered:
+            id = list(self._answered)[0]
             self.answer(Message("error", id, BY_NAME["error"].record.value(EIO, text)))
+        self._unsent = []

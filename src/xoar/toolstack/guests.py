@@ -235,9 +235,10 @@ class Guests:
         self._catch_up(guest)
 
     def _abandoned(self, guest: Guest) -> bool:
-        if guest.doomed:
-            self._teardown(guest, False, "destroyed by the operator")
-        return guest.doomed
+        if not guest.doomed:
+            return False
+        self._teardown(guest, False, "destroyed by the operator")
+        return True
 
     def _failed(self, guest: Guest, errno: int, text: str) -> None:
         guest.errno = errno

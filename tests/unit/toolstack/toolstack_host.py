@@ -1,0 +1,233 @@
+"""A Toolstack with its neighbours in memory: a Builder that can fail, the real XenStore, an operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xoar.messages.channel import Channel
+from xoar.messages.codec import Decoder, Message, encode
+from xoar.toolstack.api import Operators
+from xoar.toolstack.builder import Builder
+from xoar.toolstack.guests import Guests
+from xoar.toolstack.reports import Reports
+from xoar.toolstack.store import StoreLink
+from xoar.xen.ring import SharedPage, xenstore_rings
+from xoar.xenstore.client import Client
+from xoar.xenstore.domains import Domains
+from xoar.xenstore.quotas import quotas
+from xoar.xenstore.ringlink import RingLink
+from xoar.xenstore.server import Server
+
+TOOLSTACK = 4
+GARBAGE = 1000
+"""The stream whose requests are not the tests' own, so that ids may repeat."""
+KERNEL = bytes([1]) * 32
+
+
+def shared_page() -> SharedPage:
+    memory = memoryview(bytearray(4096))
+    return SharedPage(memory, memory.cast("I"))
+
+
+class FakeBuilder:
+    """Answers the Toolstack's requests; `fail` names kinds to refuse, `hold` kinds to leave unanswered."""
+
+    def __init__(self, channel: Channel, store: Server) -> None:
+        self.channel = channel
+        self.store = store
+        self.domains: dict[int, str] = {}
+        self.requests: list[str] = []
+        self.fail: set[str] = set()
+        self.hold: set[str] = set()
+        self.held: list[Message] = []
+        self.next_domid = 5
+        self.shards = {1: "xenstore", 2: "console", 3: "builder", TOOLSTACK: "toolstack"}
+
+    def serve(self) -> None:
+        for message in self.channel.receive():
+            self.requests.append(message.kind)
+            if message.kind in self.hold:
+                self.held.append(message)
+            else:
+                self.answer(message)
+        self.channel.flush()
+
+    def answer_held(self) -> None:
+        self.hold.clear()
+        held, self.held = self.held, []
+        for message in held:
+            self.answer(message)
+
+    def answer(self, message: Message) -> None:
+        kind, id = message.kind, message.id
+        if kind in self.fail:
+            self.channel.fail(id, 12, f"{kind} fails in this test")
+            return
+        if kind == "build":
+            domid, self.next_domid = self.next_domid, self.next_domid + 1
+            self.domains[domid] = "paused"
+            self.store.introduce(domid)
+            self.channel.send(
+                "built", id, domid=domid, store_gfn=11, store_port=1, console_gfn=12, console_port=2
+            )
+        elif kind in ("unpause", "destroy") and message.fields.domid not in self.domains:
+            self.channel.fail(id, 2, "there is no such domain")
+        elif kind == "unpause":
+            self.domains[message.fields.domid] = "running"
+            self.channel.send("done", id)
+        elif kind == "destroy":
+            del self.domains[message.fields.domid]
+            self.store.release(message.fields.domid)
+            self.channel.send("done", id)
+        elif kind == "domains":
+            self.answer_domains(message)
+        elif kind == "images":
+            images = [(bytes([n]) * 32, f"image{n}", "kernel", 100 * n, 50 * n) for n in (1, 2)]
+            self.channel.send("library", id, more=0, images=images[message.fields.start :])
+
+    def answer_domains(self, message: Message) -> None:
+        every = sorted(set(self.shards) | set(self.domains))
+        wanted = [domid for domid in every if domid >= message.fields.start]
+        rows = [
+            (domid, self.domains.get(domid, "blocked"), "none", 4096, 4096, 1, 7, 10**9,
+             self.shards.get(domid, ""), "system_u:system_r:x_t")
+            for domid in wanted[:32]
+        ]  # fmt: skip
+        self.channel.send(
+            "domain_list", message.id, total_kib=1000, free_kib=400, now_ns=3 * 10**9,
+            xen_version="4.17.5", more=int(len(wanted) > 32), domains=rows,
+        )  # fmt: skip
+
+    def stop(self, domid: int, reason: str) -> None:
+        """A domain ends by itself."""
+        if reason == "vanished":
+            self.domains.pop(domid, None)
+        else:
+            self.domains[domid] = "shutdown"
+        self.channel.send("stopped", 0, domid=domid, reason=reason)
+
+
+class Host:
+    """`run` lets everything move until nothing does."""
+
+    def __init__(self) -> None:
+        self.now = 1000
+        self.reports: list[str] = []
+        self.server = Server(Domains({TOOLSTACK, 99}), quotas())
+        self.store_page = shared_page()
+        self.ring = RingLink(self.store_page, self.server, self.server.introduce(TOOLSTACK))
+        writer, reader = xenstore_rings(self.store_page)
+        self.store = StoreLink(Client(reader, writer, lambda: None, self.fail))
+        self.serve_store = True
+
+        self.builder_page = shared_page()
+        to_server, to_client = xenstore_rings(self.builder_page)
+        self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack", self.reports.append)
+        other = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
+        self.fake = FakeBuilder(other, self.server)
+        self.builder = Builder(self.link)
+
+        self.guests = Guests(self.builder, self.store, lambda: self.now, TOOLSTACK, self.reports.append)
+        to_server, to_client = xenstore_rings(shared_page())
+        self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
+        relay = Channel(to_server, to_client, lambda: None, "console", "toolstack", self.reports.append)
+        self.relay = relay
+        reports = Reports(self.builder, self.guests, lambda: self.now)
+        self.operators = Operators(relay, self.guests, reports)
+        self.decoders: dict[int, Decoder] = {}
+        self.answers: dict[tuple[int, int], Message] = {}
+        self.hung_up: list[int] = []
+        self.last_id = 0
+        self.uuids = 0
+
+    def fail(self) -> None:
+        raise AssertionError("the Toolstack waits for XenStore")
+
+    def run(self, turns: int = 40) -> None:
+        for _ in range(turns):
+            self.fake.serve()
+            if self.serve_store:
+                self.ring.serve()
+            for message in self.link.receive():
+                if message.kind == "stopped":
+                    self.guests.stopped(message.fields.domid, message.fields.reason)
+                else:
+                    self.builder.answer(message)
+            if self.link.broken:
+                self.builder.fail_all("the link to Builder is broken")
+            self.store.poll()
+            self.guests.poll()
+            if not self.relay.congested:
+                for message in self.relay.receive():
+                    self.operators.receive(message)
+            self.operators.flush()
+            self.builder.flush()
+            self.console.flush()
+            for message in self.console.receive():
+                self.relayed(message)
+
+    def relayed(self, message: Message) -> None:
+        channel = message.fields.channel
+        if message.kind == "hangup":
+            self.hung_up.append(channel)
+            return
+        decoder = self.decoders.setdefault(channel, Decoder())
+        decoder.feed(message.fields.data)
+        while reply := decoder.next():
+            assert channel == GARBAGE or (channel, reply.id) not in self.answers, "answered twice"
+            self.answers[channel, reply.id] = reply
+
+    def send(self, kind: str, channel: int = 1, **fields: Any) -> int:
+        """Sends an operator's request; its id."""
+        self.last_id += 1
+        self.console.send("relay", 0, channel=channel, data=encode(kind, self.last_id, **fields))
+        return self.last_id
+
+    def ask(self, kind: str, **fields: Any) -> Message:
+        """A request and its answer, which must come without anything else happening."""
+        id = self.send(kind, **fields)
+        self.run()
+        return self.answers[1, id]
+
+    def create_fields(self, name: str = "web", **changes: Any) -> dict[str, Any]:
+        self.uuids += 1
+        return {
+            "name": name, "uuid": self.uuids.to_bytes(16, "big"), "kernel": KERNEL, "ramdisk": bytes(32),
+            "command_line": "console=hvc0", "memory_kib": 65536, "vcpus": 2,
+            "on_reboot": "restart", "on_crash": "keep", **changes,
+        }  # fmt: skip
+
+    def create(self, name: str = "web", **changes: Any) -> int:
+        """Creates a guest; its domid."""
+        reply = self.ask("guest_create", **self.create_fields(name, **changes))
+        assert reply.kind == "started", reply
+        domid: int = reply.fields.domid
+        return domid
+
+    def as_domain(self, domid: int) -> Client:
+        """A XenStore client of a domain, or of a manager (99)."""
+        page = shared_page()
+        link = RingLink(page, self.server, self.server.connect(domid))
+        writer, reader = xenstore_rings(page)
+        return Client(reader, writer, lambda: link.serve(), lambda: link.serve())
+
+    def tree(self) -> list[str]:
+        """Every path in XenStore below /local/domain and /vm."""
+        client = self.as_domain(99)
+
+        def below(path: str) -> list[str]:
+            if not client.exists(path):
+                return []
+            found = []
+            for name in client.directory(path):
+                found += [f"{path}/{name}", *below(f"{path}/{name}")]
+            return found
+
+        return below("/local/domain") + below("/vm")
+
+    def state(self, name: str = "web") -> str:
+        state: str = self.ask("guest_show", name=name).fields.state
+        return state
+
+    def nothing_is_left(self) -> bool:
+        return not self.fake.domains and not self.guests.all and self.tree() == []
