@@ -48,6 +48,6 @@ class Builder:
     def fail_all(self, text: str) -> None:
         """The link is broken: every request is answered with an `error`, those made meanwhile included."""
         while self._answered:
-            id = list(self._answered)[0]
+            id = next(iter(self._answered))
             self.answer(Message("error", id, BY_NAME["error"].record.value(EIO, text)))
         self._unsent = []

@@ -32,8 +32,15 @@ class _Connection:
         events.notify(self.port)
 
     def close(self) -> None:
-        events.close(self.port)
-        self._mapping.unmap()
+        # what Xen has taken back by itself, because the domain is gone, is no trouble
+        try:
+            events.close(self.port)
+        except OSError as error:
+            print("console: %s" % error)
+        try:
+            self._mapping.unmap()
+        except OSError as error:
+            print("console: %s" % error)
 
 
 def _serve(client: boot.Client) -> "tuple[int, Channel]":
