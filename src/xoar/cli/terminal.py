@@ -27,8 +27,8 @@ def interact(client: Client, console: Stream, history: bytes) -> None:
     The terminal is set back whatever happens. Raises HostError when the connection is lost.
     """
     keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
-    _write(screen, _last_lines(history, shutil.get_terminal_size().lines - 2))
     with _raw(keyboard), selectors.DefaultSelector() as selector:
+        _write(screen, _last_lines(history, shutil.get_terminal_size().lines - 2))
         selector.register(keyboard, selectors.EVENT_READ)
         selector.register(client, selectors.EVENT_READ)
         while not console.ended:

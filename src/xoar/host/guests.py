@@ -11,7 +11,6 @@ import msgspec
 from xoar.builder.library import KERNEL, RAMDISK
 from xoar.host.client import BUILD_SECONDS, Client
 from xoar.host.config import Config, Guest, format_size, nearest
-from xoar.host.emulator import Launch
 from xoar.host.errors import HostError
 from xoar.host.state import LAUNCH, Host
 from xoar.messages.schema import NO_IMAGE
@@ -98,6 +97,9 @@ def converge(client: Client, config: Config, say: Callable[[str], None]) -> bool
 
 def machine_differences(host: Host, config: Config) -> list[str]:
     """How the machine of a running host is not as configured, in words."""
+    # with the emulator's module comes all that builds, which only this needs
+    from xoar.host.emulator import Launch
+
     machine = msgspec.json.decode((host.folder / LAUNCH).read_bytes(), type=Launch).machine
     wanted = config.host
     return [

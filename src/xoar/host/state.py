@@ -19,7 +19,6 @@ from pathlib import Path
 
 import msgspec
 
-from xoar.host.emulator import QEMU_LOG, XEN_LOG
 from xoar.host.errors import HostError, disk_errors
 
 STARTING = "starting"
@@ -27,6 +26,8 @@ RUNNING = "running"
 CRASHED = "crashed"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+XEN_LOG = "xen.log"
+QEMU_LOG = "qemu.log"
 KEEPER_LOG = "keeper.log"
 LAUNCH = "launch.json"
 _RECORD = "host.json"
