@@ -27,7 +27,7 @@ builtin = "debian"
 builtin = "debian-xentools"
 
 [images.tiny]
-builtin = "tiny"
+builtin = "small"
 
 [images.hostile]
 kernel = "{hostile}"

@@ -13,6 +13,7 @@ from xoar.host.progress import Reporter
 from xoar.host.state import Host, Record
 
 START_TIMEOUT = 120.0  # seconds from the emulator's start to Console's first answer
+_BUILTIN = {"debian": guest.debian, "small": guest.small, "debian-xentools": guest.debian_xentools}
 _FAILURES = (
     r"\(XEN\) Panic on CPU",
     r"\(XEN\) Hardware Dom0 (crashed|shutdown|halted)",
@@ -69,7 +70,7 @@ def prepare(
 def image_entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
     """What an image of the configuration adds to the library."""
     if image.builtin:
-        make = {"debian": guest.debian, "debian-xentools": guest.debian_xentools}[image.builtin]
+        make = _BUILTIN[image.builtin]
         files = make(system, show)
         kernel, ramdisk = files.kernel.read_bytes(), files.initramfs.read_bytes()
     else:
