@@ -27,9 +27,8 @@ from qemu.qmp import QMPClient, QMPError
 from xoar.host import apt, cache, commands
 from xoar.host.errors import CommandError, HostError
 from xoar.host.progress import Reporter
+from xoar.host.state import QEMU_LOG, XEN_LOG
 
-XEN_LOG = "xen.log"
-QEMU_LOG = "qemu.log"
 _NO_KEYS = f"file,id=xen,path={XEN_LOG}"
 _KEYS = f"socket,id=xen,path=keys,server=on,wait=off,logfile={XEN_LOG}"
 _PROGRAM = "qemu-system-x86_64"
