@@ -82,7 +82,11 @@ class Client:
 
     def take_event(self) -> "tuple[str, str] | None":
         """The oldest (path, token) of a watch that fired, or None."""
-        return self._events.pop(0) if self._events else None
+        if not self._events:
+            return None
+        event = self._events[0]
+        self._events = self._events[1:]
+        return event
 
     def call(self, kind: int, payload: bytes, transaction: int = 0) -> bytes:
         """A request's reply, waited for."""

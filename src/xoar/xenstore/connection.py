@@ -68,7 +68,9 @@ class Connection:
         """`count` bytes of `output()` are on their way."""
         self._sent += count
         if self._queue and self._sent == len(self._queue[0]):
-            message = self._queue.pop(0)
+            message = self._queue[0]
+            # a new list: if an old one shrinks, MicroPython's allocator searches the heap from there again
+            self._queue = self._queue[1:]
             self._queued -= len(message)
             self._sent = 0
             self._waiting_events.discard(message)

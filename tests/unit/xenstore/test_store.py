@@ -1,0 +1,184 @@
+"""The shard's core: Builder's introductions, rings full of anything, bugs that stay with one client."""
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xoar.messages.channel import Channel
+from xoar.shards.xenstore.store import MAX_DOMAINS, Store
+from xoar.xen.ring import ByteRing, SharedPage, xenstore_rings
+from xoar.xenstore import wire
+from xoar.xenstore.client import Client
+from xoar.xenstore.connection import Connection
+from xoar.xenstore.errors import Refused
+
+MANAGER = 4
+
+
+def new_page() -> SharedPage:
+    data = memoryview(bytearray(4096))
+    return SharedPage(data, data.cast("I"))
+
+
+class Transport:
+    def __init__(self, page: SharedPage, port: int) -> None:
+        self.page = page
+        self.port = port
+        self.signals = 0
+        self.closed = False
+
+    def notify(self) -> None:
+        self.signals += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Machine:
+    """A store, the pages of its clients, and Builder's link to it."""
+
+    def __init__(self) -> None:
+        self.transports: dict[int, Transport] = {}
+        self.log: list[str] = []
+        self.store = Store(self.connect, {MANAGER}, self.log.append)
+        self.manager = self.client(MANAGER)
+        requests, replies = xenstore_rings(new_page())
+        self.builder = Channel(replies, requests, lambda: None, "xenstore", "builder")
+        self.introductions = Channel(requests, replies, lambda: None, "builder", "xenstore")
+
+    def connect(self, domid: int, gref: int, port: int) -> Transport:
+        if gref != 1:
+            raise OSError(errno.EACCES, "no such grant")
+        self.transports[domid] = Transport(new_page(), port)
+        return self.transports[domid]
+
+    def client(self, domid: int) -> Client:
+        """Introduces a domain, and is it."""
+        self.store.introduce(domid, 1, domid)
+        return self.reopened(domid)
+
+    def reopened(self, domid: int) -> Client:
+        to_server, to_client = xenstore_rings(self.transports[domid].page)
+        return Client(to_client, to_server, lambda: None, lambda: self.run(domid))
+
+    def run(self, *ports: int) -> None:
+        more = self.store.turn(list(ports))
+        while more:
+            more = self.store.turn([])
+
+    def ask(self, kind: str, **fields: int) -> tuple[str, int]:
+        """Builder's request, and the kind and error number of the answer."""
+        assert self.builder.send(kind, 9, **fields)
+        for message in self.introductions.receive():
+            self.store.introduction(self.introductions, message)
+        (answer,) = self.builder.receive()
+        assert answer.id == 9
+        return answer.kind, getattr(answer.fields, "errno", 0)
+
+    def alive(self) -> bool:
+        """Whether others are served."""
+        self.manager.write("/alive", "yes")
+        return self.manager.read("/alive") == b"yes" and self.store.server.contents.problems() == []
+
+
+def test_builder_introduces_and_releases_guests() -> None:
+    machine = Machine()
+    assert machine.ask("introduce", domid=7, gref=1, port=7) == ("done", 0)
+    assert machine.ask("introduce", domid=7, gref=1, port=7) == ("error", errno.EEXIST)
+    machine.reopened(7).watch("data", "t")
+    assert machine.ask("release", domid=7) == ("done", 0)
+    assert machine.transports[7].closed
+    assert machine.ask("release", domid=7) == ("error", errno.ENOENT)
+    assert machine.ask("introduce", domid=8, gref=2, port=8) == ("error", errno.EACCES)
+    assert machine.alive()
+
+
+def test_there_is_a_limit_to_the_number_of_domains() -> None:
+    machine = Machine()
+    for domid in range(5, 5 + MAX_DOMAINS - 1):
+        assert machine.ask("introduce", domid=domid, gref=1, port=domid) == ("done", 0)
+    assert machine.ask("introduce", domid=999, gref=1, port=999) == ("error", errno.ENOSPC)
+
+
+def test_what_builder_says_of_stopped_domains_reaches_who_watches() -> None:
+    machine = Machine()
+    machine.client(7)
+    machine.manager.watch("@releaseDomain", "t")
+    machine.manager.take_event()
+    assert machine.builder.send("stopped", 0, domid=7, reason="crash")
+    for message in machine.introductions.receive():
+        machine.store.introduction(machine.introductions, message)
+    machine.run()
+    machine.manager.poll()
+    assert machine.manager.take_event() == ("@releaseDomain", "t")
+
+
+def test_xenstore_clients_can_not_introduce_anybody() -> None:
+    machine = Machine()
+    for kind, payload in ((wire.INTRODUCE, b"9\x001\x009\0"), (wire.RELEASE, b"4\0")):
+        number = machine.manager.request(kind, payload)
+        machine.run(MANAGER)
+        machine.manager.poll()
+        with pytest.raises(Refused, match="EACCES"):
+            machine.manager.take_reply(number)
+    assert 9 not in machine.transports
+
+
+def test_a_bug_in_one_request_stops_that_client_only() -> None:
+    machine = Machine()
+    victim = machine.client(7)
+    original = machine.store.server.handle
+
+    def handle(connection: Connection, message: wire.Message) -> None:
+        if connection.domid == 7:
+            raise ZeroDivisionError("planted")
+        original(connection, message)
+
+    machine.store.server.handle = handle  # type: ignore[method-assign]
+    victim.request(wire.READ, b"/\0")
+    machine.run(7)
+    assert machine.transports[7].page.words[2072 // 4] == 1
+    assert "planted" in machine.log[0]
+    assert machine.alive()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from(["words"]), st.integers(512, 519), st.integers(0, 0xFFFFFFFF)),
+            st.tuples(st.sampled_from(["bytes"]), st.integers(0, 2047), st.binary(max_size=64)),
+            st.tuples(st.sampled_from(["request"]), st.integers(0, 24), st.binary(max_size=64)),
+            st.tuples(st.sampled_from(["reconnect"]), st.just(0), st.just(0)),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_is_in_a_page_others_are_served(
+    steps: list[tuple[str, int, int | bytes]],
+) -> None:
+    machine = Machine()
+    machine.client(7)
+    page = machine.transports[7].page
+    for what, place, value in steps:
+        if what == "words" and isinstance(value, int):
+            page.words[place] = value
+        elif what == "bytes" and isinstance(value, bytes):
+            page.bytes[place : place + len(value)] = value
+        elif what == "request" and isinstance(value, bytes):
+            _force(xenstore_rings(page)[0], page, wire.encode(place, 1, 0, value))
+        else:
+            page.words[2068 // 4] = 1
+        machine.run(7)
+    assert machine.alive()
+    page.words[2068 // 4] = 1
+    machine.run(7)
+    assert page.words[2072 // 4] == 0
+    assert machine.reopened(7).call(wire.GET_DOMAIN_PATH, b"7\0") == b"/local/domain/7\0"
+
+
+def _force(ring: ByteRing, page: SharedPage, data: bytes) -> None:
+    """Puts a request into the ring if its indices make sense."""
+    if (page.words[2052 // 4] - page.words[2048 // 4]) & 0xFFFFFFFF <= 1024:
+        ring.write(data)
