@@ -35,41 +35,49 @@ def load_config(given: Path | None) -> config.Config:
     return config.load(path) if path else config.Config()
 
 
-def _completer(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    def complete(incomplete: str) -> list[str]:
+def _completer(names: Callable[[str | None], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """Completes the names that `names` gives for the host that the command line names so far."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         # whatever goes wrong: a shell that completes must not show errors
         try:
-            return sorted(name for name in names() if name.startswith(incomplete))
+            given = ctx.params.get("host") or os.environ.get(HOST_VARIABLE)
+            return sorted(name for name in names(given) if name.startswith(incomplete))
         except Exception:
             return []
 
     return complete
 
 
-def _hosts() -> Iterable[str]:
+def _hosts(host: str | None) -> Iterable[str]:
     from xoar.host import state
 
-    return [host.name for host in state.hosts()]
+    return [found.name for found in state.hosts()]
 
 
-def _guests() -> Iterable[str]:
+def _guests(host: str | None) -> Iterable[str]:
     from xoar.host.client import Client
 
-    with Client.connect(host_name(os.environ.get(HOST_VARIABLE)), 2) as client:
+    with Client.connect(host_name(host), 2) as client:
         return [guest.name for guest in client.guests()]
 
 
-def _loggable() -> Iterable[str]:
-    from xoar.privilege import shardset
+def _loggable(host: str | None) -> Iterable[str]:
+    from xoar.cli import logs, names
+    from xoar.host.errors import HostError
 
-    return ["xen", *(shard.name for shard in shardset.load_all().in_boot_order()), *_guests()]
+    known = [logs.XEN, *names.shard_domids()]
+    try:
+        return [*known, *_guests(host)]
+    except HostError:
+        return known  # these logs can be read after a crash, too
 
 
-def _images() -> Iterable[str]:
+def _images(host: str | None) -> Iterable[str]:
     from xoar.host import guests
     from xoar.host.client import Client
 
-    with Client.connect(host_name(os.environ.get(HOST_VARIABLE)), 2) as client:
+    with Client.connect(host_name(host), 2) as client:
         return guests.library(client)
 
 

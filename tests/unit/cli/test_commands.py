@@ -382,20 +382,38 @@ def test_a_file_that_an_image_names_must_be_there_before_anything_is_built(
 # the command itself
 
 
-def test_completion_knows_the_guests_of_the_running_host(host: FakeHost, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("guest show web", ["webserver"]),
+        ("console ", ["mail", "webserver"]),
+        ("logs bu", ["builder"]),
+        ("guest create new --image ", ["debian"]),
+        ("ps --host ", ["other", "xoar"]),
+        ("guest show --host other ", ["there"]),
+    ],
+)
+def test_a_shell_completes_names_of_the_running_host(
+    host: FakeHost, run: Run, typed: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.add_guest("webserver")
     host.add_guest("mail")
-    from xoar.cli import options
-
-    assert options._completer(options._guests)("web") == ["webserver"]
-    assert options._completer(options._loggable)("bu") == ["builder"]
-    assert options._completer(options._images)("") == ["debian"]
+    with FakeHost("other") as other:
+        other.add_guest("there")
+        assert _complete(run, typed, monkeypatch) == expected
 
 
-def test_completion_is_silent_without_a_host() -> None:
-    from xoar.cli import options
+def test_completion_is_silent_without_a_host(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _complete(run, "guest show ", monkeypatch) == []
+    assert "builder" in _complete(run, "logs ", monkeypatch)
 
-    assert options._completer(options._guests)("") == []
+
+def _complete(run: Run, typed: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    words = f"xoar {typed}".split(" ")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setenv("_XOAR_COMPLETE", "complete_bash")
+    return run().stdout.split()
 
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
