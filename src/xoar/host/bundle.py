@@ -35,13 +35,16 @@ def pack(entries: Iterable[Entry], compress: Callable[[Entry], list[bytes]]) -> 
     head = struct.pack(HEADER, MAGIC, len(chosen), 0)
     offset = len(head) + len(chosen) * struct.calcsize(ENTRY)
     body: list[bytes] = []
+    places: dict[bytes, tuple[int, int]] = {}  # of content that two names share, such as a kernel
     for entry in chosen:
-        blocks = compress(entry)
-        stored = b"".join([struct.pack("<I", len(block)) for block in blocks] + blocks)
+        if entry.digest not in places:
+            blocks = compress(entry)
+            stored = b"".join([struct.pack("<I", len(block)) for block in blocks] + blocks)
+            places[entry.digest] = (len(stored), offset)
+            offset += len(stored)
+            body.append(stored)
         name, kind = entry.name.encode(), entry.kind.encode()
-        head += struct.pack(ENTRY, entry.digest, name, kind, len(entry.content), len(stored), offset)
-        offset += len(stored)
-        body.append(stored)
+        head += struct.pack(ENTRY, entry.digest, name, kind, len(entry.content), *places[entry.digest])
     return head + b"".join(body)
 
 

@@ -67,6 +67,20 @@ def test_a_library_stores_what_compresses_in_less_than_its_size() -> None:
     assert image.stored < BLOCK
 
 
+def test_content_with_two_names_is_stored_once() -> None:
+    content = bytes(range(256)) * 300
+    two = library(bundle.Entry("a", KERNEL, content), bundle.Entry("b", KERNEL, content))
+    assert two.named("a", KERNEL).read(0, 1 << 20) == two.named("b", KERNEL).read(0, 1 << 20) == content
+    packed = [
+        bundle.pack(
+            [bundle.Entry(name, KERNEL, content) for name in names],
+            lambda e: [e.content[:65536], e.content[65536:]],
+        )
+        for names in ("a", "ab")
+    ]
+    assert len(packed[1]) - len(packed[0]) < 1000
+
+
 def test_an_entry_that_reaches_beyond_the_blob_is_refused() -> None:
     packed = bundle.pack(
         [bundle.Entry("x", KERNEL, bytes(100))], lambda e: compress.compress_blocks(e.content)
