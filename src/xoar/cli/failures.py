@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -46,13 +47,15 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except HostError as error:
             say(str(error))
             code = exit_code(error)
         except BrokenPipeError:
-            # whoever read the output has seen enough; stop Python from complaining at its end
-            sys.stdout = None
+            # whoever read the output has seen enough; what is left must not fail again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = ERROR
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""

@@ -62,7 +62,7 @@ def up(
     - `xoar up --host second`
     """
     from xoar.cli import output
-    from xoar.host import guests, state
+    from xoar.host import guests, keeper, state
     from xoar.host import up as starting
     from xoar.host.client import Client
     from xoar.host.config import FILE, check_files
@@ -84,6 +84,7 @@ def up(
             show.say(f"host {running.name} had crashed: {record.reason}")
         starting.up(wanted, show)
     else:
+        keeper.wait_running(running, starting.START_TIMEOUT)  # another command may be starting it
         show.say(f"host {running.name} is running already")
         for line in guests.machine_differences(running, wanted):
             show.say(line)

@@ -448,3 +448,11 @@ def test_quick_commands_import_nothing_that_builds() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(host: FakeHost) -> None:
+    host.host.xen_log.write_bytes(b"(XEN) line\n" * 100_000)
+    command = f"{sys.executable} -P -m xoar.cli.main logs xen | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(XEN) line\n", "")
