@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from copy import deepcopy
 
-from harness import Peer, new_server
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from xenstore_peer import Peer, new_server
 
 from xoar.xenstore import wire
 from xoar.xenstore.errors import Refused

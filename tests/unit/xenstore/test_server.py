@@ -1,7 +1,7 @@
 """Requests one by one, where the model does not reach: errors, privilege, domains, watches' fine print."""
 
 import pytest
-from harness import Peer, new_server
+from xenstore_peer import Peer, new_server
 
 from xoar.xenstore import wire
 from xoar.xenstore.errors import Refused
