@@ -27,7 +27,7 @@ def scripted(host_name: str, guest_name: str, rules: script.Rules) -> None:
 
     def show(data: bytes) -> None:
         nonlocal last
-        out.write(data.replace(b"\r", b""))
+        out.write(data)
         out.flush()
         last = data or last
 

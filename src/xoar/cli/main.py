@@ -209,6 +209,7 @@ def logs(
     """
     from xoar.cli import logs as reading
     from xoar.cli import names
+    from xoar.cli.plain import Plain
     from xoar.host import client, state
 
     where = state.Host(options.host_name(host))
@@ -224,8 +225,9 @@ def logs(
                 out.flush()
         return
     with client.Client.connect(where.name) as connection:
+        plain = Plain()
         for data in client.chunks(connection.log(names.log_domid(connection, name), follow)):
-            out.write(data.replace(b"\r\n", b"\n"))
+            out.write(plain.feed(data))
             out.flush()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xoar.cli.plain import Plain
 from xoar.host.client import TimedOut
 from xoar.host.errors import HostError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 PROMPT = r"(?:login: ?|Password: ?|[#$%>] ?)$"
 _LOGIN = re.compile(r"login: ?$")
 _PASSWORD = re.compile(r"Password: ?$")
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")  # colours and cursor moves that prompts are decked with
 _TAIL = 512  # bytes at the end of the output in which a prompt is looked for
 _NUDGE = 3.0  # seconds of silence without a prompt after which Enter may bring one
 _SETTLE = 0.3  # seconds of silence behind a prompt: more output means that it was none
@@ -42,13 +42,14 @@ class Rules:
 
 
 class Dialogue:
-    """One script on one console; `show` gets the guest's output from the script's first line on."""
+    """One script on one console; `show` gets the guest's output, plain, from the script's first line on."""
 
     def __init__(self, console: Stream, history: bytes, rules: Rules, show: Callable[[bytes], None]) -> None:
         self._console = console
         self._rules = rules
         self._show = show
-        self._tail = history[-_TAIL:]
+        self._plain = Plain()
+        self._tail = self._plain.feed(history)[-_TAIL:]
         self._visible = False
         self._deadline = time.monotonic() + rules.timeout
 
@@ -91,8 +92,7 @@ class Dialogue:
         self._console.write(line + b"\r")
 
     def _at(self, pattern: re.Pattern[str]) -> bool:
-        text = _CONTROL.sub("", self._tail.decode("utf-8", errors="replace"))
-        return pattern.search(text) is not None
+        return pattern.search(self._tail.decode("utf-8", errors="replace")) is not None
 
     def _wait(self, quiet: float) -> bool:
         """Takes output until it ends in a prompt (True), `quiet` seconds of silence, or the guest's end."""
@@ -100,7 +100,7 @@ class Dialogue:
             at_prompt = self._at(self._rules.prompt)
             left = self._deadline - time.monotonic()
             if left <= 0:
-                end = self._tail.decode("utf-8", errors="replace").replace("\r", "")
+                end = self._tail.decode("utf-8", errors="replace")
                 raise TimedOut(
                     f"{self._console.what}: no prompt within {self._rules.timeout:g} s",
                     detail="\n".join(end.splitlines()[-5:]),
@@ -109,7 +109,8 @@ class Dialogue:
             data = self._console.read(min(_SETTLE if at_prompt else quiet, left))
             if not data and (at_prompt or left > quiet):
                 return at_prompt
-            self._tail = (self._tail + data)[-_TAIL:]
+            text = self._plain.feed(data)
+            self._tail = (self._tail + text)[-_TAIL:]
             if self._visible:
-                self._show(data)
+                self._show(text)
         return False

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xoar.cli.plain import Plain
+
 if TYPE_CHECKING:
     from xoar.host.client import Client, Stream
 
@@ -28,7 +30,7 @@ def interact(client: Client, console: Stream, history: bytes) -> None:
     """
     keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
     with _raw(keyboard), selectors.DefaultSelector() as selector:
-        _write(screen, _last_lines(history, shutil.get_terminal_size().lines - 2))
+        _write(screen, _recent(history, shutil.get_terminal_size().lines - 2))
         selector.register(keyboard, selectors.EVENT_READ)
         selector.register(client, selectors.EVENT_READ)
         while not console.ended:
@@ -44,8 +46,10 @@ def interact(client: Client, console: Stream, history: bytes) -> None:
                 console.read(_STEP)  # silence: lets the client repeat its credit
 
 
-def _last_lines(data: bytes, count: int) -> bytes:
-    return b"".join(data.splitlines(keepends=True)[-max(count, 1) :])
+def _recent(history: bytes, lines: int) -> bytes:
+    # plain: the terminal would answer old queries again, and the guest would take that for typed text
+    recent = Plain().feed(history).split(b"\n")[-max(lines, 1) :]
+    return b"\r\n".join(recent)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -57,7 +57,7 @@ class Shell:
                 return
             elif line == "quiet":
                 return
-            self._say(self.prompt)
+            self._say(self.prompt + "\x1b[6n")  # as busybox does, which asks for the cursor's place
 
     def _say(self, text: str) -> None:
         self.output += text.encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from fake_host import KERNEL, SOURCES, FakeHost, Run
 
 from xoar.cli import output, top
 from xoar.cli.failures import ERROR, NOT_FOUND, NOT_RUNNING, TIMEOUT, USAGE
-from xoar.host import config
+from xoar.host import config, tcb
 from xoar.host import up as starting
 
 CONFIG = """\
@@ -448,6 +449,25 @@ def test_quick_commands_import_nothing_that_builds() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_tcb_shows_the_figures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tcb.Image("builder", 2000, 700, 14000, 16700, 190 * 1024, 12288)
+    report = tcb.Report((image,), 16700, 13500, 12288)
+    monkeypatch.setattr("xoar.cli.tcb.report", lambda wanted: report)
+    assert json.loads(run("tcb", "--json").stdout)["privileged_lines"] == 16700
+    text = run("tcb").stdout
+    assert "1.24 times" in text
+    assert "190KiB" in text
+
+
+def test_a_xenstore_socket_that_is_in_use_is_refused(run: Run, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind("xs")  # relative: the folder's path may be too long
+        other.listen()
+        result = run("xenstored", "--socket", "xs")
+    assert result.exit_code == ERROR
+    assert "another server listens there" in result.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(host: FakeHost) -> None:

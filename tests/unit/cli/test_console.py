@@ -9,12 +9,16 @@ import select
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from fake_host import SOURCES, FakeHost, Run
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xoar.cli.failures import ERROR, TIMEOUT
+from xoar.cli.plain import Plain
 from xoar.cli.script import PROMPT
 
 
@@ -100,6 +104,25 @@ def test_an_empty_script_does_nothing(host: FakeHost, run: Run) -> None:
 def test_usual_prompts_are_known(text: str) -> None:
     assert re.search(PROMPT, f"line\n{text}")
     assert not re.search(PROMPT, f"{text}\nline\n")
+
+
+@given(st.lists(st.sampled_from([b"text", b"\r\n", b"\x1b[6n", b"\x1b[1;32m", b"\x1b[0m", b"# "])), st.data())
+def test_output_is_made_plain_however_it_is_cut(parts: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)))))
+    plain = Plain()
+    pieces = [plain.feed(whole[a:b]) for a, b in pairwise([0, *cuts, len(whole)])]
+    assert b"".join(pieces) == b"".join(part for part in parts if part[:1] != b"\x1b").replace(b"\r", b"")
+
+
+@given(st.lists(st.binary()))
+def test_no_control_character_gets_through_and_all_else_does(pieces: list[bytes]) -> None:
+    plain = Plain()
+    shown = b"".join(plain.feed(piece) for piece in pieces)
+    assert not [byte for byte in shown if (byte < 0x20 and byte not in b"\t\n") or byte == 0x7F]
+    raw = b"".join(pieces)
+    if b"\x1b" not in raw:
+        assert shown == bytes(byte for byte in raw if (byte >= 0x20 and byte != 0x7F) or byte in b"\t\n")
 
 
 def test_a_terminal_is_raw_and_the_escape_key_leaves(host: FakeHost) -> None:
