@@ -7,8 +7,10 @@ them runs on any Debian, whatever is installed there.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from xoar.host.progress import Reporter
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BINARY_SUITE = "bookworm"  # pinned kernel, busybox, QEMU 7.2 and Xen's tools come from here
+_RESERVE = 16 << 20  # bytes of free space below which fetching is given up
 SOURCE_SUITES = ("bookworm", "trixie")
 _NO_NETWORK = "Check the network and the mirror in /etc/apt; then start again. What was fetched is kept."
 
@@ -32,6 +35,11 @@ class Apt:
         self._folder = cache.root() / "apt"
         self._log = cache.root() / "logs" / "apt.log"
         self._fresh = False
+
+    def refresh(self) -> None:
+        """Bring the package lists up to date, once per process. Raises HostError without network."""
+        with self._ready():
+            pass
 
     def download_source(self, package: str, version: str, into: Path) -> None:
         """Fetch the files of that source package (.dsc and tarballs). Raises HostError."""
@@ -124,16 +132,20 @@ class Apt:
         """Run apt-get with its progress (APT::Status-Fd: "dlstatus:<n>:<percent>:<text>") shown."""
         with self._show.step(what, 100) as step:
 
-            def on_line(line: str) -> None:
+            def on_line(line: str) -> bool:
+                if shutil.disk_usage(self._folder).free < _RESERVE:  # apt itself waits for room for ever
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 match = re.match(r"dlstatus:\d+:([0-9.]+):", line)
                 if match:
                     step.at(int(float(match[1])))
+                return match is not None
 
             commands.run(
                 ["apt-get", *self._options(), "-o", "APT::Status-Fd=1", *arguments],
                 cwd=cwd,
                 log=self._log,
                 on_line=on_line,
+                what=f"{what}: apt-get",
                 hint=_NO_NETWORK,
             )
 

@@ -78,7 +78,7 @@ class Workspace:
         argv: list[str],
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], bool | None] | None = None,
     ) -> None:
         """Run a program in the scratch folder, logged. Raises CommandError."""
         commands.run(argv, log=self.log, cwd=cwd or self.scratch, env=env, on_line=on_line)

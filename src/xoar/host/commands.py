@@ -39,14 +39,16 @@ def run(
     log: Path,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    on_line: Callable[[str], None] | None = None,
+    on_line: Callable[[str], bool | None] | None = None,
+    what: str = "",
     hint: str = "",
 ) -> None:
     """Run a program to its end; append its output to `log`.
 
-    `on_line` gets each line of output (for progress). Raises CommandError with the exit code and the
-    last lines of output when it fails, HostError when there is no such program. A KeyboardInterrupt
-    ends the program too.
+    `on_line` gets each line of output (for progress); a line for which it returns True is not logged.
+    `what` names the work in the error (default: the program's name). Raises CommandError with the exit
+    code and the last lines of output when it fails, HostError when there is no such program. A
+    KeyboardInterrupt ends the program too.
     """
     tail: list[str] = []
     with open(log, "a", encoding="utf-8", errors="replace") as sink:
@@ -75,16 +77,16 @@ def run(
             assert process.stdout is not None
             try:
                 for line in process.stdout:
+                    if on_line is not None and on_line(line.rstrip("\n")):
+                        continue
                     sink.write(line)
                     tail = [*tail[1 - SHOWN_LINES :], line]
-                    if on_line is not None:
-                        on_line(line.rstrip("\n"))
             except BaseException:
                 process.kill()
                 raise
         if process.returncode != 0:
             raise CommandError(
-                f"{Path(argv[0]).name} failed with exit code {process.returncode}",
+                f"{what or Path(argv[0]).name} failed with exit code {process.returncode}",
                 argv,
                 process.returncode,
                 log=log,

@@ -76,6 +76,8 @@ def obtain(pins: Pins, apt: Apt, show: Reporter) -> Source:
     """
     held = [version for version in pins.versions if _place(pins, version).is_dir()]
     reasons = []
+    if not held:
+        apt.refresh()
     for version in held[:1] or pins.versions:
         place = _place(pins, version)
         try:
