@@ -17,9 +17,16 @@ from fake_host import SOURCES, FakeHost, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xoar.cli import script
 from xoar.cli.failures import ERROR, TIMEOUT
 from xoar.cli.plain import Plain
 from xoar.cli.script import PROMPT
+
+
+@pytest.fixture(autouse=True)
+def _quick_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest in memory prints all of a line at once: no need to wait for more behind a prompt."""
+    monkeypatch.setattr(script, "_SETTLE", 0.05)
 
 
 def test_a_script_is_sent_line_by_line_and_its_answers_are_printed(host: FakeHost, run: Run) -> None:
