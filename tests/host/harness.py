@@ -87,6 +87,18 @@ class HostUnderTest:
                 seen += stream.read(1.0)
             return seen
 
+    def ask(self, name: str, text: str, pattern: bytes, timeout: float = 120) -> bytes:
+        """What a guest's console shows after a line was typed into it, up to a match."""
+        with self.client() as client:
+            console = client.console(self.domid(name))
+            console.write(text.encode() + b"\n")
+            seen = b""
+            deadline = time.monotonic() + timeout
+            while not re.search(pattern, seen):
+                assert time.monotonic() < deadline, f"{name}: no {pattern!r} in {seen[-2000:]!r}"
+                seen += console.read(1.0)
+            return seen
+
     def run(self, name: str, *commands: str, timeout: float = 120) -> str:
         """What a guest's shell prints, as root; the echo of the commands included."""
         script = "".join(command + "\n" for command in commands)

@@ -62,6 +62,7 @@ def main():
         elif command == "echo":
             console.write("echo " + " ".join(arguments))
         elif command == "crash":
+            console.write("crashing")
             raise RuntimeError("as asked")
         else:
             console.write("unknown command " + command)
