@@ -13,7 +13,12 @@ from xoar.host.progress import Reporter
 from xoar.host.state import Host, Record
 
 START_TIMEOUT = 120.0  # seconds from the emulator's start to Console's first answer
-_BUILTIN = {"debian": guest.debian, "small": guest.small, "debian-xentools": guest.debian_xentools}
+_BUILTIN = {
+    "debian": guest.debian,
+    "small": guest.small,
+    "tiny": guest.tiny,
+    "debian-xentools": guest.debian_xentools,
+}
 _FAILURES = (
     r"\(XEN\) Panic on CPU",
     r"\(XEN\) Hardware Dom0 (crashed|shutdown|halted)",

@@ -15,7 +15,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
 from xoar.host import apt, bzimage, cache, cpio
-from xoar.host.build import small_linux
+from xoar.host.build import linux, small_linux
 from xoar.host.progress import Reporter
 
 _KERNEL = "linux-image-cloud-amd64"
@@ -76,6 +76,11 @@ def debian(system: apt.Apt, show: Reporter) -> Images:
 def small(system: apt.Apt, show: Reporter) -> Images:
     """The same user space on a kernel that boots in 32 MiB."""
     return Images(small_linux.kernel(system, show) / "vmlinux", initramfs(system, show))
+
+
+def tiny(system: apt.Apt, show: Reporter) -> Images:
+    """The same user space on a kernel from a pinned source, for many guests of 32 MiB."""
+    return Images(linux.build(system, show), initramfs(system, show))
 
 
 def debian_xentools(system: apt.Apt, show: Reporter, extra: dict[str, Path] | None = None) -> Images:
