@@ -16,6 +16,8 @@
 
 #define STACK_RESERVE 0x4000 /* what C may use below the limit at which Python raises RecursionError */
 
+#define GC_THRESHOLD 0x80000 /* bytes allocated between two collections */
+
 extern char stack_bottom[], stack_top[];
 
 static bool python_runs;
@@ -28,6 +30,8 @@ void nano_main(struct hvm_start_info *info)
     xen_start(info, &heap_start, &heap_end);
     mp_cstack_init_with_top(stack_top, stack_top - stack_bottom - STACK_RESERVE);
     gc_init((void *)heap_start, (void *)heap_end);
+    /* collect before the heap is full of garbage: what lives stays together, and large objects find room */
+    MP_STATE_MEM(gc_alloc_threshold) = GC_THRESHOLD / MICROPY_BYTES_PER_GC_BLOCK;
     mp_init();
     python_runs = true;
     if (nlr_push(&nlr) == 0) {

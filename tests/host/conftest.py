@@ -27,7 +27,7 @@ builtin = "debian"
 builtin = "debian-xentools"
 
 [images.tiny]
-builtin = "small"
+builtin = "tiny"
 
 [images.hostile]
 kernel = "{hostile}"

@@ -49,7 +49,7 @@ def test_from_inside_a_guest_everything_on_others_is_refused(host: HostUnderTest
 
 
 def test_a_toolstack_taken_over_can_do_nothing_to_others_by_itself(state: None, logs: Path) -> None:
-    text = '[images.tiny]\nbuiltin = "small"\n'
+    text = '[images.tiny]\nbuiltin = "tiny"\n'
     replaced = {"toolstack": Replacement("toolstack", ATTACKS)}
     with running("taken-over", text, logs, replaced) as host:
         host.wait_log(r"attempts done", 0)

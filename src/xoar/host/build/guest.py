@@ -15,7 +15,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
 from xoar.host import apt, bzimage, cache, cpio
-from xoar.host.build import linux, small_linux
+from xoar.host.build import linux
 from xoar.host.progress import Reporter
 
 _KERNEL = "linux-image-cloud-amd64"
@@ -71,11 +71,6 @@ class Images:
 def debian(system: apt.Apt, show: Reporter) -> Images:
     """The default guest."""
     return Images(kernel(system, show) / "vmlinux", initramfs(system, show))
-
-
-def small(system: apt.Apt, show: Reporter) -> Images:
-    """The same user space on a kernel that boots in 32 MiB."""
-    return Images(small_linux.kernel(system, show) / "vmlinux", initramfs(system, show))
 
 
 def tiny(system: apt.Apt, show: Reporter) -> Images:

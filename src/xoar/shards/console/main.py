@@ -14,6 +14,12 @@ _FASTEST_NS = 2_000_000
 _SLOWEST_NS = 25_000_000
 _READ_LIMIT = 512
 _TAKE_LIMIT = 1024
+_MAX_REPORTS = 20
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class _Connection:
@@ -70,8 +76,26 @@ def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
     return bytes(buffer[:count]), abi.sysctl_readconsole.get(result, "index")
 
 
+class _Guard:
+    """Calls the core so that a bug in it ends neither the shard nor, by its reports, Xen's log."""
+
+    def __init__(self) -> None:
+        self._reports = _MAX_REPORTS
+
+    def call(self, function: "Callable[..., Any]", *arguments: "Any") -> "Any":
+        """What the function returns, or None if it raised."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if self._reports:
+                self._reports -= 1
+                print("console: bug: %s" % repr(error))
+            return None
+
+
 def main() -> None:
     """Serves until the domain is destroyed."""
+    guard = _Guard()
     builders = [_serve(client) for client in boot.clients() if client.name == "builder"]
     console = Console(_Connection, _use("toolstack"), _read_xen)
     uart = Uart(nano, _SERIAL_PORT)
@@ -87,16 +111,16 @@ def main() -> None:
         busy = False
         for _, channel in builders:
             for message in channel.receive():
-                console.introduction(channel, message)
+                guard.call(console.introduction, channel, message)
             channel.flush()
             busy = busy or channel.more
         moved = False
         if uart.present and not console.line.congested:
             data = uart.read(_READ_LIMIT)
             if data:
-                console.receive(data)
+                guard.call(console.receive, data)
                 moved = True
-        busy = console.turn() or busy
+        busy = guard.call(console.turn) or busy
         if not output:
             output = memoryview(console.line.take(_TAKE_LIMIT))
         if output and uart.present:
