@@ -139,14 +139,14 @@ def xentools(system: apt.Apt, show: Reporter) -> Path:
         programs = [path for path in programs if path.is_file()]  # one links to a package not taken
         for program in programs:
             shutil.copy2(program, work.result / "bin" / program.name)
-        for library in _libraries(programs, tree):
+        for library in libraries(programs, tree):
             shutil.copy2(library, work.result / "lib" / library.name)
 
     name = cache.key("xentools 1", apt.BINARY_SUITE, *_XEN_TOOLS)
     return cache.build("xentools", name, recipe, show, title="preparing Xen's XenStore programs")
 
 
-def _libraries(programs: Iterable[Path], tree: Path) -> set[Path]:
+def libraries(programs: Iterable[Path], tree: Path) -> set[Path]:
     """The shared libraries below `tree` that these ELF files need, the loader among them."""
     available = {path.name: path for path in sorted(tree.rglob("*.so*")) if path.is_file()}
     found: set[Path] = set()
