@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from xoar.cli import guest, image, options
+from xoar.cli import bench, guest, image, options
 from xoar.cli.failures import ERROR, NOT_RUNNING, Group, say
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(guest.app, name="guest")
 app.add_typer(image.app, name="image")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()

@@ -1,0 +1,86 @@
+"""`xoar bench`: measures a Xoar host against stock Debian Xen in the same emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xoar.cli import options
+
+if TYPE_CHECKING:
+    from xoar.host.bench.pair import Pair
+    from xoar.host.bench.report import Report, Row
+    from xoar.host.progress import Reporter
+
+app = typer.Typer(no_args_is_help=True, help="Measure against stock Debian Xen with a domain 0 and xl.")
+
+
+@app.callback()
+def bench() -> None:
+    """Measure against stock Debian Xen with a domain 0 and xl, side by side in the same emulator."""
+
+
+@app.command()
+def boot(
+    runs: Annotated[int, typer.Option(min=1, help="Boots of each host, in turn.")] = 3,
+    json: options.Json = False,
+) -> None:
+    """Time from the emulator's start to the first guest's login.
+
+    Examples:
+
+    - `xoar bench boot`
+    - `xoar bench boot --runs 5 --json`
+    """
+    from xoar.host.bench import boot
+
+    _report(boot.run, runs, json)
+
+
+@app.command()
+def create(
+    runs: Annotated[int, typer.Option(min=1, help="Guests created in each host.")] = 7,
+    json: options.Json = False,
+) -> None:
+    """Time of creating a guest in a booted host.
+
+    Examples:
+
+    - `xoar bench create`
+    - `xoar bench create --runs 21 --json`
+    """
+    from xoar.host.bench import create
+
+    _report(create.run, runs, json)
+
+
+def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
+    from xoar.cli import output
+    from xoar.host.bench import pair, report
+    from xoar.host.progress import Reporter
+
+    show = Reporter()
+    both = pair.prepare(show)
+    machine = report.this_machine() | both.facts()
+    made = report.Report(measure(both, runs, show), machine)
+    if json:
+        output.print_json(made.as_dict())
+    else:
+        _show(made)
+
+
+def _show(made: Report) -> None:
+    from xoar.cli import output
+    from xoar.host.bench.report import spread
+
+    columns = ("median (range)", "xoar", "stock", "xoar / stock", "times as fast")
+    rows = [
+        (row.what, spread(row.xoar), spread(row.stock), f"{row.ratio:.2f}", f"{1 / row.ratio:.1f}")
+        for row in made.rows
+    ]
+    output.print_table(columns, rows, right=columns[1:])
+    print()
+    output.print_facts(made.machine.items())
+    print("\nThe times are those of this machine and this run; the ratios are what the run shows.")
