@@ -18,6 +18,13 @@ void *memmove(void *target, const void *source, size_t length)
     uint8_t *to = target;
     const uint8_t *from = source;
 
+    /*
+     * Not to touch what stays where it is matters: assigning a slice of a memoryview, MicroPython "moves" all
+     * that follows the slice to its own place. In a page shared with another domain that would undo what
+     * the other one writes meanwhile.
+     */
+    if (to == from)
+        return target;
     if (to <= from || to >= from + length)
         return memcpy(target, source, length);
     while (length--)

@@ -22,7 +22,7 @@ from xoar.privilege.toml_lines import TomlLines
 
 FILE = "xoar.toml"
 DEFAULT_HOST = "xoar"
-BUILTIN = ("debian", "small", "tiny", "debian-xentools")
+BUILTIN = ("debian", "tiny", "debian-xentools")
 DEFAULT_COMMAND_LINE = "console=hvc0"
 DEFAULT_MEMORY = "128MiB"
 

@@ -68,8 +68,8 @@ class Machine(msgspec.Struct, frozen=True):
     memory_mib: int = 4096
     cpus: int = 2
     keys: bool = False
-    """Whether Xen's console takes input on the socket `keys` in the host's folder, for its debug keys: only for
-    tests, since whoever connects and does not read stalls the machine."""
+    """Whether Xen's console takes input, its debug keys, on the socket `keys` in the host's folder: for tests
+    only, since whoever connects and does not read stalls the machine."""
 
 
 class Launch(msgspec.Struct, frozen=True):

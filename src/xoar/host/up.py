@@ -15,7 +15,6 @@ from xoar.host.state import Host, Record
 START_TIMEOUT = 120.0  # seconds from the emulator's start to Console's first answer
 _BUILTIN = {
     "debian": guest.debian,
-    "small": guest.small,
     "tiny": guest.tiny,
     "debian-xentools": guest.debian_xentools,
 }
@@ -53,7 +52,7 @@ def prepare(
 ) -> emulator.Launch:
     """Builds what the host boots. Raises HostError.
 
-    For tests: `replaced` are shards that they put their own code into, `keys` lets them send Xen's debug keys.
+    For tests: `replaced` are shards that get code of theirs, `keys` lets them send Xen's debug keys.
     """
     system = apt.Apt(show)
     entries: list[bundle.Entry] = []
