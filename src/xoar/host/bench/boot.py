@@ -37,7 +37,7 @@ def run(pair: Pair, runs: int, show: Reporter) -> list[Row]:
 
 
 def boot_xoar(launch: Launch) -> float:
-    """Seconds; with all that an operator's command does: connecting, asking for the guest, reading its log."""
+    """Seconds, with all that an operator's command does: connecting, asking for the guest, reading a log."""
     with hosts.running(XOAR, launch) as (host, started):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:

@@ -1,7 +1,7 @@
 """`xoar bench create`: how long a guest's creation takes in a booted host.
 
-Xoar: from the request on the operator's line to its answer, when the guest runs. Stock: from before `xl create`
-to its end with exit code 0, as lines that domain 0 writes to Xen's console. Both seen from outside.
+Xoar: from the request on the operator's line to its answer, when the guest runs. Stock: from before
+`xl create` to its end with exit code 0, by lines that domain 0 writes to Xen's console. Both from outside.
 """
 
 from __future__ import annotations

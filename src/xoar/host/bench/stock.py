@@ -1,8 +1,9 @@
 """The host that Xoar is measured against: Debian's Xen, a Debian domain 0, Debian's `xl`.
 
 Domain 0 does what a Debian domain 0 does to get a guest running, in the same order (/etc/init.d/xen of
-xen-utils-common), and leaves out all else: no boot loader, systemd, udev, disk or network; it asks every 50 ms
-and not every second whether a daemon is up, and starts `xl` without its wrapper script. All of that favours stock.
+xen-utils-common), and leaves out all else: no boot loader, systemd, udev, disk or network; it asks every
+50 ms and not every second whether a daemon is up, and starts `xl` without its wrapper script. All of that
+favours stock.
 What it has to say it writes to its console, which is Xen's, as lines that begin with "bench: ".
 """
 
@@ -169,7 +170,7 @@ def _files(folder: Path) -> list[cpio.Entry]:
 
 
 def _debian(system: apt.Apt, show: Reporter) -> Path:
-    """A folder with Debian's `xen` (an ELF), `vmlinuz`, the `versions` of both, and domain 0's files in `root/`."""
+    """A folder with Debian's `xen` (an ELF), `vmlinuz`, `versions` of both, and domain 0's `root/`."""
 
     def recipe(work: cache.Workspace) -> None:
         debs, tree, result = work.scratch / "debs", work.scratch / "tree", work.result / "root"
