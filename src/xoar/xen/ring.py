@@ -6,6 +6,9 @@ The other side may change any byte at any time: offsets are read once, checked, 
 before anyone looks at it. Nothing here waits or signals; the caller notifies after reading or writing.
 """
 
+from xoar.abi import xen as abi
+from xoar.abi.layout import Layout
+
 PAGE_SIZE = 4096
 _MASK = 0xFFFFFFFF
 
@@ -74,11 +77,24 @@ class ByteRing:
         self._words[self._producer] = 0
 
 
+def _direction(page: SharedPage, layout: Layout, data: str, consumer: str, producer: str) -> ByteRing:
+    start, size = layout.fields[data]
+    return ByteRing(page, start, size, layout.offset(consumer), layout.offset(producer))
+
+
 def xenstore_rings(page: SharedPage) -> "tuple[ByteRing, ByteRing]":
     """(to the server, to the client) of io/xs_wire.h's struct xenstore_domain_interface."""
-    return ByteRing(page, 0, 1024, 2048, 2052), ByteRing(page, 1024, 1024, 2056, 2060)
+    layout = abi.xenstore_domain_interface
+    return (
+        _direction(page, layout, "req", "req_cons", "req_prod"),
+        _direction(page, layout, "rsp", "rsp_cons", "rsp_prod"),
+    )
 
 
 def console_rings(page: SharedPage) -> "tuple[ByteRing, ByteRing]":
     """(to the guest, from the guest) of io/console.h's struct xencons_interface."""
-    return ByteRing(page, 0, 1024, 3072, 3076), ByteRing(page, 1024, 2048, 3080, 3084)
+    layout = abi.xencons_interface
+    return (
+        _direction(page, layout, "in", "in_cons", "in_prod"),
+        _direction(page, layout, "out", "out_cons", "out_prod"),
+    )

@@ -1,8 +1,9 @@
 """Rules for paths (docs/misc/xenstore.txt): bytes, absolute once `absolute` has seen them."""
 
+from xoar.abi import xen as abi
 from xoar.xenstore.errors import Refused
 
-RELATIVE_MAX = 2048
+RELATIVE_MAX = abi.XENSTORE_REL_PATH_MAX
 """Bytes of a path, not counting a leading /local/domain/<domid>/ (XENSTORE_REL_PATH_MAX)."""
 
 _DOMAINS = b"/local/domain/"

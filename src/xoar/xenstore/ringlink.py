@@ -5,6 +5,7 @@ notified. Whatever stands in the page, the worst that happens is that this clien
 with the reason in the page's error word; a client may then still ask to reconnect.
 """
 
+from xoar.abi import xen as abi
 from xoar.xen.ring import RingError, xenstore_rings
 from xoar.xenstore.errors import ProtocolError
 
@@ -16,23 +17,23 @@ if TYPE_CHECKING:
     from xoar.xenstore.connection import Connection
     from xoar.xenstore.server import Server
 
-# word numbers in the page (byte offset / 4)
-_FEATURES = 2064 // 4
-_CONNECTION = 2068 // 4
-_ERROR = 2072 // 4
+# word numbers in the page
+_FEATURES = abi.xenstore_domain_interface.offset("server_features") // 4
+_CONNECTION = abi.xenstore_domain_interface.offset("connection") // 4
+_ERROR = abi.xenstore_domain_interface.offset("error") // 4
 
-_RECONNECTION_FEATURE = 1
-_ERROR_FEATURE = 2
-_WATCH_DEPTH_FEATURE = 4
+_RECONNECTION_FEATURE = abi.XENSTORE_SERVER_FEATURE_RECONNECTION
+_ERROR_FEATURE = abi.XENSTORE_SERVER_FEATURE_ERROR
+_WATCH_DEPTH_FEATURE = 4  # bit 2 of docs/misc/xenstore-ring.txt; Xen 4.17's header has no name for it
 
-_CONNECTED = 0
-_RECONNECT = 1
+_CONNECTED = abi.XENSTORE_CONNECTED
+_RECONNECT = abi.XENSTORE_RECONNECT
 
-ERROR_COMM = 1
-ERROR_RINGIDX = 2
-ERROR_PROTO = 3
+ERROR_COMM = abi.XENSTORE_ERROR_COMM
+ERROR_RINGIDX = abi.XENSTORE_ERROR_RINGIDX
+ERROR_PROTO = abi.XENSTORE_ERROR_PROTO
 
-_RING_SIZE = 1024
+_RING_SIZE = abi.XENSTORE_RING_SIZE
 _READS_A_TURN = 4
 
 

@@ -1,42 +1,42 @@
 """XenStore's messages: a header of four little-endian u32 (type, request id, transaction id, payload
-length) and the payload (io/xs_wire.h, struct xsd_sockmsg; docs/misc/xenstore.txt). The numbers are those
-of the wire protocol, which is the same in every release of Xen.
+length) and the payload (io/xs_wire.h, struct xsd_sockmsg; docs/misc/xenstore.txt).
 """
 
 import struct
 from collections import namedtuple
 
+from xoar.abi import xen as abi
 from xoar.xenstore.errors import ProtocolError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple
 
-CONTROL = 0
-DIRECTORY = 1
-READ = 2
-GET_PERMS = 3
-WATCH = 4
-UNWATCH = 5
-TRANSACTION_START = 6
-TRANSACTION_END = 7
-INTRODUCE = 8
-RELEASE = 9
-GET_DOMAIN_PATH = 10
-WRITE = 11
-MKDIR = 12
-RM = 13
-SET_PERMS = 14
-WATCH_EVENT = 15
-ERROR = 16
-IS_DOMAIN_INTRODUCED = 17
-RESUME = 18
-SET_TARGET = 19
-RESET_WATCHES = 21
-DIRECTORY_PART = 22
+CONTROL = abi.XS_CONTROL
+DIRECTORY = abi.XS_DIRECTORY
+READ = abi.XS_READ
+GET_PERMS = abi.XS_GET_PERMS
+WATCH = abi.XS_WATCH
+UNWATCH = abi.XS_UNWATCH
+TRANSACTION_START = abi.XS_TRANSACTION_START
+TRANSACTION_END = abi.XS_TRANSACTION_END
+INTRODUCE = abi.XS_INTRODUCE
+RELEASE = abi.XS_RELEASE
+GET_DOMAIN_PATH = abi.XS_GET_DOMAIN_PATH
+WRITE = abi.XS_WRITE
+MKDIR = abi.XS_MKDIR
+RM = abi.XS_RM
+SET_PERMS = abi.XS_SET_PERMS
+WATCH_EVENT = abi.XS_WATCH_EVENT
+ERROR = abi.XS_ERROR
+IS_DOMAIN_INTRODUCED = abi.XS_IS_DOMAIN_INTRODUCED
+RESUME = abi.XS_RESUME
+SET_TARGET = abi.XS_SET_TARGET
+RESET_WATCHES = abi.XS_RESET_WATCHES
+DIRECTORY_PART = abi.XS_DIRECTORY_PART
 
-HEADER_SIZE = 16
-PAYLOAD_MAX = 4096
+HEADER_SIZE = abi.XSD_HEADER_SIZE
+PAYLOAD_MAX = abi.XENSTORE_PAYLOAD_MAX
 """Bytes; a longer payload, in either direction, breaks the protocol (XENSTORE_PAYLOAD_MAX)."""
 MESSAGE_MAX = HEADER_SIZE + PAYLOAD_MAX
 
