@@ -61,6 +61,15 @@ class HostUnderTest:
     def domid(self, name: str) -> int:
         return next(int(row["id"]) for row in self.json("ps") if row["name"] == name)
 
+    def shown(self, name: str, key: str, value: object, timeout: float = 60) -> Any:
+        """What `xoar guest show` says of a guest once a key has a value."""
+        deadline = time.monotonic() + timeout
+        while True:
+            facts = self.json("guest", "show", name)
+            if facts[key] == value:
+                return facts
+            assert time.monotonic() < deadline, f"{name}: {key} is {facts[key]!r}, not {value!r}"
+
     def destroy(self, *names: str) -> None:
         for name in names:
             self.cli("guest", "destroy", name)

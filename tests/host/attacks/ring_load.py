@@ -5,7 +5,7 @@ from xoar.xen import boot, events, ring
 from xoar.xenstore import wire
 from xoar.xenstore.client import Client
 
-MESSAGES = 60000
+MESSAGES = 30000
 BATCH = 60
 
 
