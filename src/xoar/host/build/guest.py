@@ -19,7 +19,8 @@ from xoar.host.build import linux
 from xoar.host.progress import Reporter
 
 _KERNEL = "linux-image-cloud-amd64"
-_XEN_TOOLS = ["xen-utils-4.17", "xenstore-utils", "libxenstore4", "libxentoolcore1", "libc6"]
+_XEN_TOOLS = ["xen-utils-4.17", "xenstore-utils", "libxenstore4", "libxentoolcore1", "libc6", "libgcc-s1"]
+_LOADED_LATE = "libgcc_s.so.1"  # glibc opens it when a thread is cancelled, as xenstore-watch does
 _MODULES = ("xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xenfs")  # in loading order
 
 _APPLETS = (  # of busybox, as links in /bin
@@ -139,10 +140,11 @@ def xentools(system: apt.Apt, show: Reporter) -> Path:
         programs = [path for path in programs if path.is_file()]  # one links to a package not taken
         for program in programs:
             shutil.copy2(program, work.result / "bin" / program.name)
-        for library in libraries(programs, tree):
+        (late,) = tree.rglob(_LOADED_LATE)
+        for library in libraries([*programs, late], tree):
             shutil.copy2(library, work.result / "lib" / library.name)
 
-    name = cache.key("xentools 1", apt.BINARY_SUITE, *_XEN_TOOLS)
+    name = cache.key("xentools 2", apt.BINARY_SUITE, *_XEN_TOOLS)
     return cache.build("xentools", name, recipe, show, title="preparing Xen's XenStore programs")
 
 
