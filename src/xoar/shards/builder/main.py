@@ -7,6 +7,7 @@ from xoar.builder.machine import Machine
 from xoar.builder.service import LINKS, Service
 from xoar.messages.channel import Channel
 from xoar.xen import boot, events, grants
+from xoar.xen.guard import Guard
 from xoar.xen.ring import xenstore_rings
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ def main() -> None:
         servers[server] = Channel(incoming, outgoing, _notifier(link.port), server, "builder")
         server_ports[link.port] = server
 
+    guard = Guard("builder")
     machine = Machine(_needed("guest_label"), [(domids[server], gref) for server, gref in LINKS])
     service = Service(machine, library, clients, servers, shards)
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
@@ -51,17 +53,17 @@ def main() -> None:
     ports = list(client_ports)
     while True:
         if exceptions in ports:
-            service.domains_changed()
+            guard.call(service.domains_changed)
         for server, channel in servers.items():
             for message in channel.receive():
-                service.answered(server, message)
+                guard.call(service.answered, server, message)
             channel.flush()
         for client, channel in clients.items():
             channel.flush()
             if not channel.congested:
                 for message in channel.receive():
                     service.handle(client, message)
-        deadline = service.expire()
+        deadline = guard.call(service.expire)
         more = [channel for channel in clients.values() if channel.more and not channel.congested]
         ports = events.wait(events.now() if more else deadline)
 

@@ -6,6 +6,7 @@ from xoar.messages.channel import Channel
 from xoar.shards.console.console import Console
 from xoar.shards.console.uart import Uart
 from xoar.xen import boot, events, grants, hypercall, ring
+from xoar.xen.guard import Guard
 
 _SERIAL_PORT = 0x2F8
 
@@ -14,12 +15,6 @@ _FASTEST_NS = 2_000_000
 _SLOWEST_NS = 25_000_000
 _READ_LIMIT = 512
 _TAKE_LIMIT = 1024
-_MAX_REPORTS = 20
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 
 class _Connection:
@@ -76,26 +71,9 @@ def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
     return bytes(buffer[:count]), abi.sysctl_readconsole.get(result, "index")
 
 
-class _Guard:
-    """Calls the core so that a bug in it ends neither the shard nor, by its reports, Xen's log."""
-
-    def __init__(self) -> None:
-        self._reports = _MAX_REPORTS
-
-    def call(self, function: "Callable[..., Any]", *arguments: "Any") -> "Any":
-        """What the function returns, or None if it raised."""
-        try:
-            return function(*arguments)
-        except Exception as error:
-            if self._reports:
-                self._reports -= 1
-                print("console: bug: %s" % repr(error))
-            return None
-
-
 def main() -> None:
     """Serves until the domain is destroyed."""
-    guard = _Guard()
+    guard = Guard("console")
     builders = [_serve(client) for client in boot.clients() if client.name == "builder"]
     console = Console(_Connection, _use("toolstack"), _read_xen)
     uart = Uart(nano, _SERIAL_PORT)
