@@ -31,18 +31,16 @@ def main() -> None:
         shards[int(domid)] = name
     domids = {name: domid for domid, name in shards.items()}
 
-    clients, client_ports = {}, {}
+    clients = {}
     for client in boot.clients():
         port = events.bind(client.domid, client.port)
         incoming, outgoing = xenstore_rings(grants.map(client.domid, client.gref).page)
         clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder")
-        client_ports[port] = client.name
-    servers, server_ports = {}, {}
+    servers = {}
     for server, _ in LINKS:
         link = boot.uses(server)
         outgoing, incoming = xenstore_rings(link.page)
         servers[server] = Channel(incoming, outgoing, _notifier(link.port), server, "builder")
-        server_ports[link.port] = server
 
     guard = Guard("builder")
     machine = Machine(_needed("guest_label"), [(domids[server], gref) for server, gref in LINKS])
@@ -50,7 +48,7 @@ def main() -> None:
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
     boot.ready()
     print("builder: ready, %d images" % len(library.images))
-    ports = list(client_ports)
+    ports = [exceptions]  # what ended before this point
     while True:
         if exceptions in ports:
             guard.call(service.domains_changed)
