@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from harness import HostUnderTest
+import pytest
+from harness import ATTACKS, HostUnderTest, running
 
+from xoar.host.assembly import Replacement
+from xoar.host.errors import HostError
 from xoar.privilege import shardset
 
 CONTROL_PLANE_KIB = 128 << 10
@@ -50,3 +54,15 @@ def test_no_shard_has_a_right_to_map_foreign_memory_but_builder() -> None:
     for manifest in shardset.load_all().manifests.values():
         foreign = [r for r in manifest.rights if r.security_class == "mmu" and r.on not in ("self", "xen")]
         assert not foreign or manifest.name in ("builder", "bootstrapper"), manifest.name
+
+
+def test_a_shard_that_fails_to_start_stops_the_boot_and_is_named(state: None, logs: Path) -> None:
+    replaced = {"console": Replacement("failing_shard", ATTACKS)}
+    with (
+        pytest.raises(HostError) as error,
+        running("failing", '[images.tiny]\nbuiltin = "tiny"\n', logs, replaced),
+    ):
+        pass
+    told = str(error.value)
+    assert "console ended while it started" in told
+    assert "no serial port today" in told

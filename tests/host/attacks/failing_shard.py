@@ -1,0 +1,5 @@
+"""A shard that fails while it starts."""
+
+
+def main():
+    raise RuntimeError("no serial port today")
