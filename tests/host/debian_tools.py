@@ -27,7 +27,7 @@ class Tools:
         private = sorted(self._root.glob(f"usr/lib/xen-*/bin/{program}"))
         path = private[0] if private else self._root / "usr/bin" / program
         libraries = sorted({str(found.parent) for found in self._root.glob("**/lib*.so*")})
-        loader = self._root / "lib64/ld-linux-x86-64.so.2"
+        loader = self._root / apt.LOADER
         return [str(loader), "--library-path", ":".join(libraries), "--argv0", program, str(path), *arguments]
 
     def environment(self, socket: Path) -> dict[str, str]:

@@ -24,6 +24,8 @@ _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BINARY_SUITE = "bookworm"  # pinned kernel, busybox, QEMU 7.2 and Xen's tools come from here
 _RESERVE = 16 << 20  # bytes of free space below which fetching is given up
 SOURCE_SUITES = ("bookworm", "trixie")
+LOADER = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+"""The dynamic loader below the folder of unpacked packages; lib64 has a link to the machine's own one."""
 _NO_NETWORK = "Check the network and the mirror in /etc/apt; then start again. What was fetched is kept."
 
 

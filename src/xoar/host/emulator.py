@@ -126,7 +126,7 @@ def pinned(system: apt.Apt, show: Reporter) -> Qemu:
     ]
     data = [root / "usr/share" / name for name in ("qemu", "seabios", "ipxe/qemu")]
     start = [
-        f"{root}/lib64/ld-linux-x86-64.so.2",
+        str(root / apt.LOADER),
         "--library-path",
         ":".join(map(str, libraries)),
         f"{root}/usr/bin/{_PROGRAM}",

@@ -195,7 +195,7 @@ def _debian(system: apt.Apt, show: Reporter) -> Path:
             place = "lib64" if library.name.startswith("ld-") else "lib"
             _copy(library, result / place / library.name)
 
-    name = cache.key("stock 1", apt.BINARY_SUITE, repr((_PROGRAMS, _SETTINGS, _MODULES)))
+    name = cache.key("stock 2", apt.BINARY_SUITE, repr((_PROGRAMS, _SETTINGS, _MODULES)))
     return cache.build("stock", name, recipe, show, title="preparing stock Debian Xen")
 
 

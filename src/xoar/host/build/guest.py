@@ -144,13 +144,19 @@ def xentools(system: apt.Apt, show: Reporter) -> Path:
         for library in libraries([*programs, late], tree):
             shutil.copy2(library, work.result / "lib" / library.name)
 
-    name = cache.key("xentools 2", apt.BINARY_SUITE, *_XEN_TOOLS)
+    name = cache.key("xentools 3", apt.BINARY_SUITE, *_XEN_TOOLS)
     return cache.build("xentools", name, recipe, show, title="preparing Xen's XenStore programs")
 
 
 def libraries(programs: Iterable[Path], tree: Path) -> set[Path]:
     """The shared libraries below `tree` that these ELF files need, the loader among them."""
-    available = {path.name: path for path in sorted(tree.rglob("*.so*")) if path.is_file()}
+    inside = tree.resolve()
+    available = {
+        path.name: path
+        for path in sorted(tree.rglob("*.so*"))
+        # a link to an absolute path, as that of the loader, leads to the machine's own files
+        if path.is_file() and path.resolve().is_relative_to(inside)
+    }
     found: set[Path] = set()
     queue = [*programs, available["ld-linux-x86-64.so.2"]]
     while queue:
