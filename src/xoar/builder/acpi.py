@@ -10,6 +10,7 @@ _HEADER = "<4sIBB6s8sI4sI"
 _HEADER_SIZE = 36
 _HARDWARE_REDUCED = 1 << 20
 _WBINVD = 1 << 0
+_NO_VGA, _NO_CMOS_RTC = 1 << 2, 1 << 5  # IA-PC boot architecture flags; Linux waits seconds for an absent RTC
 _LOCAL_APIC_ADDRESS = 0xFEE00000
 
 
@@ -36,6 +37,7 @@ def tables(address: int, vcpus: int) -> bytes:
     madt_at = dsdt_at + 64
 
     fadt = bytearray(fadt_size - _HEADER_SIZE)
+    struct.pack_into("<H", fadt, 109 - _HEADER_SIZE, _NO_VGA | _NO_CMOS_RTC)
     struct.pack_into("<I", fadt, 112 - _HEADER_SIZE, _HARDWARE_REDUCED | _WBINVD)
     fadt[131 - _HEADER_SIZE] = 1  # minor version
     struct.pack_into("<Q", fadt, 140 - _HEADER_SIZE, dsdt_at)

@@ -94,6 +94,7 @@ def test_acpi_tables_are_linked_checksummed_and_name_each_vcpu(vcpus: int) -> No
     fadt, madt = (table(address) for address in struct.unpack_from("<QQ", xsdt, 36))
     assert (xsdt[:4], fadt[:4], madt[:4]) == (b"XSDT", b"FACP", b"APIC")
     assert table(struct.unpack_from("<Q", fadt, 140)[0])[:4] == b"DSDT"
+    assert struct.unpack_from("<H", fadt, 109)[0] & 0x20, "no CMOS clock"
     processors = [struct.unpack_from("<BBBBI", madt, at) for at in range(44, len(madt), 8)]
     assert [(uid, apic, flags) for _, _, uid, apic, flags in processors] == [
         (n, 2 * n, 1) for n in range(vcpus)
