@@ -9,7 +9,6 @@
 #include <stdio.h>
 
 #include <xen/xen.h>
-#include <xen/arch-x86/cpuid.h>
 #include <xen/arch-x86/hvm/start_info.h>
 #include <xen/domctl.h>
 #include <xen/elfnote.h>
@@ -23,7 +22,6 @@
 #include <xen/memory.h>
 #include <xen/sched.h>
 #include <xen/sysctl.h>
-#include <xen/vcpu.h>
 #include <xen/version.h>
 #include <xen/xsm/flask_op.h>
 
@@ -56,12 +54,8 @@ static void hypercalls(void)
     NUMBER_AS("HYPERVISOR_xen_version", __HYPERVISOR_xen_version);
     NUMBER_AS("HYPERVISOR_console_io", __HYPERVISOR_console_io);
     NUMBER_AS("HYPERVISOR_grant_table_op", __HYPERVISOR_grant_table_op);
-    NUMBER_AS("HYPERVISOR_vcpu_op", __HYPERVISOR_vcpu_op);
-    NUMBER_AS("HYPERVISOR_mmuext_op", __HYPERVISOR_mmuext_op);
     NUMBER_AS("HYPERVISOR_xsm_op", __HYPERVISOR_xsm_op);
-    NUMBER_AS("HYPERVISOR_sched_op", __HYPERVISOR_sched_op);
     NUMBER_AS("HYPERVISOR_event_channel_op", __HYPERVISOR_event_channel_op);
-    NUMBER_AS("HYPERVISOR_physdev_op", __HYPERVISOR_physdev_op);
     NUMBER_AS("HYPERVISOR_hvm_op", __HYPERVISOR_hvm_op);
     NUMBER_AS("HYPERVISOR_sysctl", __HYPERVISOR_sysctl);
     NUMBER_AS("HYPERVISOR_domctl", __HYPERVISOR_domctl);
@@ -69,20 +63,13 @@ static void hypercalls(void)
     NUMBER(XENVER_extraversion);
     NUMBER_AS("EXTRAVERSION_SIZE", sizeof(xen_extraversion_t));
     NUMBER(DOMID_SELF);
-    NUMBER(DOMID_FIRST_RESERVED);
     NUMBER(SHUTDOWN_poweroff);
     NUMBER(SHUTDOWN_reboot);
     NUMBER(SHUTDOWN_suspend);
     NUMBER(SHUTDOWN_crash);
     NUMBER(SHUTDOWN_watchdog);
     NUMBER(SHUTDOWN_soft_reset);
-    NUMBER(SCHEDOP_shutdown);
-    NUMBER(VIRQ_TIMER);
     NUMBER(VIRQ_DOM_EXC);
-    NUMBER(VIRQ_CON_RING);
-    STRUCT("sched_shutdown", struct sched_shutdown);
-    FIELD(struct sched_shutdown, reason);
-    END();
 }
 
 static void domctls(void)
@@ -95,7 +82,6 @@ static void domctls(void)
     NUMBER(XEN_DOMINF_shutdown);
     NUMBER(XEN_DOMINF_paused);
     NUMBER(XEN_DOMINF_blocked);
-    NUMBER(XEN_DOMINF_running);
     NUMBER(XEN_DOMINF_shutdownshift);
     NUMBER(XEN_DOMINF_shutdownmask);
 
@@ -115,8 +101,6 @@ static void domctls(void)
     END();
     DOMCTL(max_mem);
     DOMCTL_FIELD(max_mem, max_memkb);
-    END();
-    DOMCTL(getdomaininfo);
     END();
     DOMCTL(pausedomain);
     END();
@@ -146,28 +130,7 @@ static void domctls(void)
     DOMCTL(set_virq_handler);
     DOMCTL_FIELD(set_virq_handler, virq);
     END();
-    DOMCTL(get_cpu_policy);
-    DOMCTL_FIELD(cpu_policy, nr_leaves);
-    DOMCTL_FIELD(cpu_policy, nr_msrs);
-#ifdef XEN_DOMCTL_set_cpu_policy
-    MEMBER(struct xen_domctl, u.cpu_policy.leaves, "leaves");
-    MEMBER(struct xen_domctl, u.cpu_policy.msrs, "msrs");
-#endif
-    END();
-    NUMBER_AS("DOMCTL_set_cpu_policy", XEN_DOMCTL_set_cpu_policy);
-    DOMCTL(shadow_op);
-    DOMCTL_FIELD(shadow_op, op);
-    DOMCTL_FIELD(shadow_op, mb);
-    END();
 
-    STRUCT("cpuid_leaf", xen_cpuid_leaf_t);
-    FIELD(xen_cpuid_leaf_t, leaf);
-    FIELD(xen_cpuid_leaf_t, subleaf);
-    FIELD(xen_cpuid_leaf_t, a);
-    FIELD(xen_cpuid_leaf_t, b);
-    FIELD(xen_cpuid_leaf_t, c);
-    FIELD(xen_cpuid_leaf_t, d);
-    END();
     STRUCT("domaininfo", struct xen_domctl_getdomaininfo);
     FIELD(struct xen_domctl_getdomaininfo, domain);
     FIELD(struct xen_domctl_getdomaininfo, flags);
@@ -178,7 +141,6 @@ static void domctls(void)
     FIELD(struct xen_domctl_getdomaininfo, max_vcpu_id);
     FIELD(struct xen_domctl_getdomaininfo, ssidref);
     END();
-    NUMBER_AS("domctl_getdomaininfo_offset", offsetof(struct xen_domctl, u.getdomaininfo));
 }
 
 static void sysctls(void)
@@ -208,15 +170,12 @@ static void sysctls(void)
 static void memory(void)
 {
     NUMBER(XENMEM_populate_physmap);
-    NUMBER(XENMEM_add_to_physmap);
     NUMBER(XENMEM_add_to_physmap_batch);
     NUMBER(XENMEM_remove_from_physmap);
     NUMBER(XENMEM_acquire_resource);
-    NUMBER(XENMEM_maximum_gpfn);
     NUMBER(XENMEM_resource_grant_table);
     NUMBER(XENMEM_resource_grant_table_id_shared);
     NUMBER(XENMAPSPACE_gmfn_foreign);
-    NUMBER(XENMAPSPACE_shared_info);
     STRUCT("memory_reservation", struct xen_memory_reservation);
     FIELD(struct xen_memory_reservation, extent_start);
     FIELD(struct xen_memory_reservation, nr_extents);
@@ -366,7 +325,6 @@ static void start_and_state(void)
     NUMBER(XEN_HVM_START_MAGIC_VALUE);
     NUMBER(XEN_HVM_MEMMAP_TYPE_RAM);
     NUMBER(XEN_HVM_MEMMAP_TYPE_RESERVED);
-    NUMBER(XEN_HVM_MEMMAP_TYPE_ACPI);
     STRUCT("hvm_start_info", struct hvm_start_info);
     FIELD(struct hvm_start_info, magic);
     FIELD(struct hvm_start_info, version);

@@ -71,10 +71,6 @@ def limit_memory(domid: int, kib: int) -> None:
     domctl("memory limit", abi.DOMCTL_max_mem, abi.domctl_max_mem, domid, max_memkb=kib)
 
 
-def pause(domid: int) -> None:
-    domctl("pause", abi.DOMCTL_pausedomain, abi.domctl_pausedomain, domid)
-
-
 def unpause(domid: int) -> None:
     domctl("unpause", abi.DOMCTL_unpausedomain, abi.domctl_unpausedomain, domid)
 

@@ -4,8 +4,6 @@ import nano
 from xoar.abi import xen as abi
 from xoar.abi.layout import Layout
 
-Buffer = bytearray
-
 
 def call(what: str, number: int, *arguments: "int | bytes | bytearray | memoryview") -> int:
     """Makes hypercall `number`; returns its result (>= 0). `what` names it in the error."""
@@ -33,13 +31,3 @@ def sysctl(name: str, operation: int, layout: Layout, **fields: int) -> bytearra
     request = layout.new(cmd=operation, interface_version=abi.XEN_SYSCTL_INTERFACE_VERSION, **fields)
     call(name, abi.HYPERVISOR_sysctl, request)
     return request
-
-
-def crash() -> None:
-    """Ends this domain with the reason "crash"; does not return."""
-    shutdown(abi.SHUTDOWN_crash)
-
-
-def shutdown(reason: int) -> None:
-    """Ends this domain (SHUTDOWN_poweroff, SHUTDOWN_crash); does not return."""
-    call("shutdown", abi.HYPERVISOR_sched_op, abi.SCHEDOP_shutdown, abi.sched_shutdown.new(reason=reason))

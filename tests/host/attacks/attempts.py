@@ -11,7 +11,7 @@ def create_domain():
 
 
 def pause(victim):
-    control.pause(victim)
+    domctl("pause", abi.DOMCTL_pausedomain, abi.domctl_pausedomain, victim)
 
 
 def destroy(victim):
