@@ -4,8 +4,6 @@ Command line: `client=xenstore:...` are the rings of shards, `client=introduce:.
 which guests are introduced; `manager=<domid>` names a domain whose XenStore requests are privileged.
 """
 
-import gc
-
 from xoar.messages.channel import Channel
 from xoar.shards.xenstore.store import Store
 from xoar.xen import boot, events, grants
@@ -14,11 +12,6 @@ from xoar.xen.ring import xenstore_rings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xoar.xen.boot import Client
-
-
-# Bytes allocated between collections. If garbage were collected only when the heap is full, nodes would lie
-# scattered all over it, and no room would be left for the growing table of nodes, which is in one piece.
-_COLLECT_AFTER = 512 * 1024
 
 
 class Transport:
@@ -58,7 +51,6 @@ def builder_channel(client: "Client") -> "tuple[int, Channel]":
 
 def main() -> None:
     """Serves for ever."""
-    gc.threshold(_COLLECT_AFTER)  # type: ignore[attr-defined]  # MicroPython's
     store = Store(Transport, {int(domid) for domid in boot.settings("manager")})
     channels: "dict[int, Channel]" = {}
     for client in boot.clients():
