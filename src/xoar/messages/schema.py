@@ -36,6 +36,15 @@ GUEST_STATE = Choice("building", "running", "stopping", "rebooting", "destroying
 ON_REBOOT = Choice("restart", "destroy", "keep")
 ON_CRASH = Choice("restart", "destroy", "keep")
 OBJECT_KIND = Choice("shard", "guest")
+DISK_MODE = Choice("w", "r")
+CLAIM_STATE = Choice("claimed", "failed", "gone")
+DRIVER_STATE = Choice("waiting", "building", "starting", "ready", "failed")
+NETWORK_MODE = Choice("bridge", "nat")
+PLUG_STATE = Choice("connecting", "connected", "closing", "failed")
+VOLUME_ACTION = Choice("create", "clone", "grow", "delete", "import", "export")
+VOLUME_FORMAT = Choice("raw", "qcow2")
+BDF = U32
+"""A PCI function: segment << 16 | bus << 8 | device << 3 | function."""
 
 DOMAIN = Record(
     "domain",
@@ -50,6 +59,64 @@ DOMAIN = Record(
     ("name", Text(64)),
     ("label", Text(96)),
 )
+BAR = Record("bar", ("address", U64), ("size", U64))
+DISK = Record(
+    "disk",
+    ("device", NAME),  # in the guest: xvda..xvdp
+    ("driver", NAME),
+    ("volume", NAME),
+    ("mode", DISK_MODE),
+)
+NIC = Record(
+    "nic",
+    ("network", NAME),
+    ("mac", Fixed(6)),
+    ("address", Text(15)),  # IPv4; the only one that the guest may use, or "" for any
+    ("rate_kib", U32),  # KiB/s from the guest; 0: unlimited
+)
+PLUGGED_DISK = Record("plugged_disk", *DISK.fields, ("state", PLUG_STATE), ("note", Text(128)))
+PLUGGED_NIC = Record(
+    "plugged_nic",
+    *NIC.fields,
+    ("handle", U8),
+    ("driver", Text(64)),
+    ("state", PLUG_STATE),
+    ("seen_address", Text(15)),
+    ("note", Text(128)),
+)
+DRIVER = Record(
+    "driver",
+    ("name", NAME),
+    ("kind", NAME),  # the shard: netback, blkback
+    ("domid", U16),
+    ("device", BDF),
+    ("state", DRIVER_STATE),
+    ("restarts", U32),
+    ("age_ms", U64),
+    ("note", Text(256)),
+)
+FORWARD = Record("forward", ("outer_port", U16), ("address", Text(15)), ("port", U16))  # TCP
+NETWORK = Record(
+    "network",
+    ("name", NAME),
+    ("driver", NAME),
+    ("mode", NETWORK_MODE),
+    ("vlan", U16),  # 1..4094; 0: untagged
+    ("subnet", Text(18)),  # of a nat network, as 10.9.0.0/24
+    ("forwards", Array(FORWARD, 16)),
+    ("state", Text(128)),  # in requests empty; else "up", "failed <why>", or "" for not yet
+)
+VOLUME = Record(
+    "volume",
+    ("name", NAME),
+    ("driver", NAME),
+    ("size_kib", U64),
+    ("used_kib", U64),
+    ("origin", Text(64)),
+    ("users", Text(64)),  # domids of guests, separated by commas
+    ("state", Text(16)),
+)
+POOL = Record("pool", ("driver", NAME), ("size_kib", U64), ("used_kib", U64))
 IMAGE = Record(
     "image",
     ("digest", DIGEST),
@@ -184,6 +251,42 @@ TABLE = (
         (("builder", "toolstack"), ("builder", "xenstore"), ("builder", "console")),
         "introduce",
     ),
+    Kind(
+        25,
+        "build_shard",
+        "builds a shard of the boot plan that is built on request, paused; numbers it has no use for are 0",
+        (("name", NAME),),
+        _TO_BUILDER,
+        "build",
+        "built",
+    ),
+    Kind(
+        26,
+        "device",
+        "what became of a driver domain's device (unsolicited, id 0)",
+        (("driver", NAME), ("state", CLAIM_STATE), ("text", Text(256))),
+        (("builder", "toolstack"),),
+        "build",
+    ),
+    # PCIBack -> Builder
+    Kind(
+        27,
+        "claim",
+        "the device is there, reset and prepared; its memory BARs",
+        (("driver", NAME), ("bdf", BDF), ("bars", Array(BAR, 6))),
+        (("pciback", "builder"),),
+        "claim",
+        "done",
+    ),
+    Kind(
+        28,
+        "fault",
+        "the device can't be handed out, or is gone",
+        (("driver", NAME), ("text", Text(256))),
+        (("pciback", "builder"),),
+        "claim",
+        "done",
+    ),
     # Builder -> XenStore and Console
     Kind(
         32,
@@ -228,6 +331,8 @@ TABLE = (
             ("vcpus", U16),
             ("on_reboot", ON_REBOOT),
             ("on_crash", ON_CRASH),
+            ("disks", Array(DISK, 8)),
+            ("nics", Array(NIC, 8)),
         ),
         _OPERATOR,
         "operate",
@@ -274,6 +379,8 @@ TABLE = (
             ("age_ms", U64),
             ("restarts", U32),
             ("note", Text(256)),
+            ("disks", Array(PLUGGED_DISK, 8)),
+            ("nics", Array(PLUGGED_NIC, 8)),
         ),
     ),
     Kind(
@@ -335,6 +442,119 @@ TABLE = (
             ("domains", U16),
         ),
     ),
+    Kind(
+        78,
+        "disk_attach",
+        "plugs a disk into a running guest; answered when the guest's driver has it, or with an error",
+        (("guest", NAME), ("disk", DISK), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        79,
+        "disk_detach",
+        "unplugs a disk; answered when the guest has let go of it, or with an error",
+        (("guest", NAME), ("device", NAME), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        80,
+        "nic_attach",
+        "plugs a network interface into a running guest; answered as disk_attach",
+        (("guest", NAME), ("nic", NIC), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        81,
+        "nic_detach",
+        "unplugs a network interface; answered as disk_detach",
+        (("guest", NAME), ("handle", U8), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        82, "driver_list", "asks for the driver domains", (("start", U16),), _OPERATOR, "observe", "drivers"
+    ),
+    Kind(
+        83,
+        "drivers",
+        "driver domains in the order of their domids",
+        (("more", U8), ("drivers", Array(DRIVER, 16))),
+    ),
+    Kind(
+        84,
+        "driver_restart",
+        "ends a driver domain and builds it anew; answered when it serves, or with an error",
+        (("name", NAME), ("timeout_ms", U32)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(85, "network_create", "declares a network", (("network", NETWORK),), _OPERATOR, "operate", "done"),
+    Kind(
+        86,
+        "network_delete",
+        "removes a network that no guest uses",
+        (("name", NAME),),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(87, "network_list", "asks for the networks", (("start", U16),), _OPERATOR, "observe", "networks"),
+    Kind(
+        88,
+        "networks",
+        "networks in the order of their creation",
+        (("more", U8), ("networks", Array(NETWORK, 8))),
+    ),
+    Kind(89, "volume_list", "asks for the volumes", (("start", U16),), _OPERATOR, "observe", "volumes"),
+    Kind(
+        90,
+        "volumes",
+        "volumes by driver domain and name, and the pools that hold them",
+        (("more", U8), ("volumes", Array(VOLUME, 16)), ("pools", Array(POOL, 8))),
+    ),
+    Kind(
+        91,
+        "volume_change",
+        "changes volumes (docs/devices.md, requests to BlkBack); what an action has no use for is empty",
+        (
+            ("driver", NAME),
+            ("action", VOLUME_ACTION),
+            ("name", NAME),
+            ("source", Text(64)),
+            ("size_kib", U64),
+            ("offset", U64),
+            ("length", U64),
+            ("format", VOLUME_FORMAT),
+            ("sha256", DIGEST),
+        ),
+        _OPERATOR,
+        "operate",
+        "volume_changed",
+    ),
+    Kind(
+        92,
+        "volume_changed",
+        "it was done; of an export: how many bytes were written, and their SHA-256",
+        (("length", U64), ("sha256", DIGEST)),
+    ),
+    Kind(
+        93,
+        "volume_progress",
+        "asks how far a driver domain's current import or export is",
+        (("driver", NAME),),
+        _OPERATOR,
+        "observe",
+        "progress",
+    ),
+    Kind(94, "progress", "0 to 100", (("percent", U8),)),
 )
 
 BY_NAME = {kind.name: kind for kind in TABLE}
