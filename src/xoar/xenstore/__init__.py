@@ -7,6 +7,7 @@
 | `watches`, `connection`, `server`, `control` | logic: requests, transactions, watches |
 | `ringlink` | one client's shared page, served by a connection |
 | `client` | the other end: requests and watch events over two byte rings |
+| `linux` | the same over a file of Linux; the only module that does not run on nano |
 
 State imports nothing of logic. Nothing is imported here, so that a client's image holds no server.
 """
