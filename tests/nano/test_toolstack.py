@@ -71,7 +71,7 @@ class Host:
 
     def create(self, name):
         fields = {"name": name, "uuid": b"u" * 16, "kernel": b"k" * 32, "ramdisk": bytes(32)}
-        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1})
+        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1, "disks": [], "nics": []})
         return self.ask("guest_create", on_reboot="restart", on_crash="keep", **fields)
 
 

@@ -94,6 +94,8 @@ class Reports:
             age_ms=self._age_ms(guest),
             restarts=guest.restarts,
             note=guest.note[:256],
+            disks=[],
+            nics=[],
         )
 
     def _objects(self, fields: "Any", request: "Request") -> None:
