@@ -57,6 +57,7 @@ static void hypercalls(void)
     NUMBER_AS("HYPERVISOR_xsm_op", __HYPERVISOR_xsm_op);
     NUMBER_AS("HYPERVISOR_event_channel_op", __HYPERVISOR_event_channel_op);
     NUMBER_AS("HYPERVISOR_hvm_op", __HYPERVISOR_hvm_op);
+    NUMBER_AS("HYPERVISOR_mmuext_op", __HYPERVISOR_mmuext_op);
     NUMBER_AS("HYPERVISOR_sysctl", __HYPERVISOR_sysctl);
     NUMBER_AS("HYPERVISOR_domctl", __HYPERVISOR_domctl);
     NUMBER(XENVER_version);
@@ -77,6 +78,7 @@ static void domctls(void)
     NUMBER(XEN_DOMCTL_INTERFACE_VERSION);
     NUMBER(XEN_DOMCTL_CDF_hvm);
     NUMBER(XEN_DOMCTL_CDF_hap);
+    NUMBER(XEN_DOMCTL_CDF_iommu);
     NUMBER(XEN_X86_EMU_LAPIC);
     NUMBER(XEN_DOMINF_dying);
     NUMBER(XEN_DOMINF_shutdown);
@@ -129,6 +131,34 @@ static void domctls(void)
     END();
     DOMCTL(set_virq_handler);
     DOMCTL_FIELD(set_virq_handler, virq);
+    END();
+    DOMCTL(iomem_permission);
+    DOMCTL_FIELD(iomem_permission, first_mfn);
+    DOMCTL_FIELD(iomem_permission, nr_mfns);
+    DOMCTL_FIELD(iomem_permission, allow_access);
+    END();
+    DOMCTL(memory_mapping);
+    DOMCTL_FIELD(memory_mapping, first_gfn);
+    DOMCTL_FIELD(memory_mapping, first_mfn);
+    DOMCTL_FIELD(memory_mapping, nr_mfns);
+    DOMCTL_FIELD(memory_mapping, add_mapping);
+    END();
+    NUMBER(XEN_DOMCTL_DEV_PCI);
+    NUMBER(XEN_DOMCTL_DEV_RDM_RELAXED);
+    DOMCTL(assign_device);
+    DOMCTL_FIELD(assign_device, dev);
+    DOMCTL_FIELD(assign_device, flags);
+    MEMBER(struct xen_domctl, u.assign_device.u.pci.machine_sbdf, "machine_sbdf");
+    END();
+    DOMCTL(settscinfo);
+    DOMCTL_FIELD(tsc_info, tsc_mode);
+    END();
+    DOMCTL(setvcpucontext);
+    DOMCTL_FIELD(vcpucontext, vcpu);
+    DOMCTL_FIELD(vcpucontext, ctxt);
+    END();
+    DOMCTL(getdomaininfo);
+    DOMCTL_FIELD(getdomaininfo, shared_info_frame);
     END();
 
     STRUCT("domaininfo", struct xen_domctl_getdomaininfo);
@@ -384,6 +414,64 @@ static void start_and_state(void)
     END();
 }
 
+/* A PV domain: what it finds when it starts (struct start_info) and the state of its first vCPU. */
+static void pv_start(void)
+{
+    NUMBER(XEN_ELFNOTE_ENTRY);
+    NUMBER(XEN_ELFNOTE_VIRT_BASE);
+    NUMBER(XEN_ELFNOTE_HYPERCALL_PAGE);
+    NUMBER(XEN_ELFNOTE_MOD_START_PFN);
+    NUMBER(SIF_MOD_START_PFN);
+    NUMBER(SIF_VIRT_P2M_4TOOLS);
+    NUMBER(MAX_GUEST_CMDLINE);
+    STRUCT("start_info", start_info_t);
+    FIELD(start_info_t, magic);
+    FIELD(start_info_t, nr_pages);
+    FIELD(start_info_t, shared_info);
+    FIELD(start_info_t, flags);
+    FIELD(start_info_t, store_mfn);
+    FIELD(start_info_t, store_evtchn);
+    MEMBER(start_info_t, console.domU.mfn, "console_mfn");
+    MEMBER(start_info_t, console.domU.evtchn, "console_evtchn");
+    FIELD(start_info_t, pt_base);
+    FIELD(start_info_t, nr_pt_frames);
+    FIELD(start_info_t, mfn_list);
+    FIELD(start_info_t, mod_start);
+    FIELD(start_info_t, mod_len);
+    FIELD(start_info_t, cmd_line);
+    END();
+
+    NUMBER(MMUEXT_PIN_L4_TABLE);
+    STRUCT("mmuext_op", struct mmuext_op);
+    FIELD(struct mmuext_op, cmd);
+    MEMBER(struct mmuext_op, arg1.mfn, "mfn");
+    END();
+
+    NUMBER(VGCF_in_kernel);
+    NUMBER(VGCF_online);
+    NUMBER(FLAT_KERNEL_CS);
+    NUMBER(FLAT_KERNEL_DS);
+    NUMBER(FLAT_KERNEL_SS);
+    STRUCT("vcpu_guest_context", struct vcpu_guest_context);
+    FIELD(struct vcpu_guest_context, flags);
+#define REGISTER(name) MEMBER(struct vcpu_guest_context, user_regs.name, #name)
+    REGISTER(rip);
+    REGISTER(rsp);
+    REGISTER(rsi);
+    REGISTER(rflags);
+    REGISTER(cs);
+    REGISTER(ds);
+    REGISTER(es);
+    REGISTER(ss);
+    FIELD(struct vcpu_guest_context, kernel_ss);
+    FIELD(struct vcpu_guest_context, kernel_sp);
+    MEMBER(struct vcpu_guest_context, ctrlreg[3], "cr3");
+    END();
+    STRUCT("vcpu_info", struct vcpu_info);
+    FIELD(struct vcpu_info, evtchn_upcall_mask);
+    END();
+}
+
 static void flask(void)
 {
     NUMBER(FLASK_CONTEXT_TO_SID);
@@ -409,6 +497,7 @@ int main(void)
     events_and_grants();
     rings();
     start_and_state();
+    pv_start();
     flask();
     return 0;
 }

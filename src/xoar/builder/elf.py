@@ -1,4 +1,4 @@
-"""ELF64 executables with a PVH entry: the segments to load and where to start.
+"""ELF64 executables for Xen: the segments to load and what their notes say about how to start them.
 
 Sources: the System V ABI's ELF-64 object file format; xen/include/public/elfnote.h for the note.
 """
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from xoar.builder.library import Image
 
 Segment = namedtuple("Segment", ("offset", "file_size", "address", "memory_size"))
-Executable = namedtuple("Executable", ("entry", "segments", "start", "end"))
-"""entry: the 32-bit PVH entry; start, end: the physical addresses that the segments occupy."""
+Executable = namedtuple("Executable", ("entry", "segments", "start", "end", "notes"))
+"""entry: the 32-bit PVH entry; start, end: the physical addresses that the segments occupy; notes: the
+numbers in Xen's notes (XEN_ELFNOTE_*)."""
 
 _HEADER = "<4sBBBBQHHIQQQIHHHHHH"
 _PROGRAM = "<IIQQQQQQ"
@@ -38,7 +39,7 @@ def parse(image: "Image") -> Executable:
         raise BuildError(EINVAL, "image %s ends within its program headers" % image.name)
 
     segments = []
-    entry = None
+    notes: "dict[int, int]" = {}
     for i in range(count):
         kind, _, offset, _, address, file_size, memory_size, _ = struct.unpack_from(
             _PROGRAM, programs, i * entry_size
@@ -47,24 +48,23 @@ def parse(image: "Image") -> Executable:
             if file_size > memory_size or offset + file_size > image.size:
                 raise BuildError(EINVAL, "image %s has a segment that reaches beyond it" % image.name)
             segments.append(Segment(offset, file_size, address, memory_size))
-        elif kind == _NOTE and entry is None:
-            entry = _pvh_entry(image.read(offset, min(file_size, _MAX_NOTES)))
+        elif kind == _NOTE:
+            _collect(notes, image.read(offset, min(file_size, _MAX_NOTES)))
+    entry = notes.get(abi.XEN_ELFNOTE_PHYS32_ENTRY)
     if entry is None or not segments:
         raise BuildError(EINVAL, "image %s has no PVH entry (XEN_ELFNOTE_PHYS32_ENTRY)" % image.name)
     start = min([segment.address for segment in segments])
     end = max([segment.address + segment.memory_size for segment in segments])
-    return Executable(entry, segments, start, end)
+    return Executable(entry, segments, start, end, notes)
 
 
-def _pvh_entry(notes: bytes) -> "int | None":
+def _collect(found: "dict[int, int]", notes: bytes) -> None:
+    """Adds Xen's notes that are numbers; the first of a kind counts."""
     position = 0
     while position + 12 <= len(notes):
         name_size, size, kind = struct.unpack_from("<III", notes, position)
         name = position + 12
         content = name + (name_size + 3) // 4 * 4
-        if kind == abi.XEN_ELFNOTE_PHYS32_ENTRY and notes[name : name + 4] == b"Xen\0":
-            if size in (4, 8) and content + size <= len(notes):
-                return int.from_bytes(notes[content : content + size], "little")
-            return None
+        if notes[name : name + 4] == b"Xen\0" and size in (4, 8) and content + size <= len(notes):
+            found.setdefault(kind, int.from_bytes(notes[content : content + size], "little"))
         position = content + (size + 3) // 4 * 4
-    return None
