@@ -18,8 +18,11 @@
 #include <xen/hvm/params.h>
 #include <xen/hvm/save.h>
 #include <xen/io/console.h>
+#include <xen/io/pciif.h>
+#include <xen/io/xenbus.h>
 #include <xen/io/xs_wire.h>
 #include <xen/memory.h>
+#include <xen/physdev.h>
 #include <xen/sched.h>
 #include <xen/sysctl.h>
 #include <xen/version.h>
@@ -472,6 +475,69 @@ static void pv_start(void)
     END();
 }
 
+static void pci(void)
+{
+    NUMBER_AS("HYPERVISOR_physdev_op", __HYPERVISOR_physdev_op);
+    NUMBER(PHYSDEVOP_map_pirq);
+    NUMBER(PHYSDEVOP_unmap_pirq);
+    NUMBER(PHYSDEVOP_prepare_msix);
+    NUMBER(PHYSDEVOP_release_msix);
+    NUMBER(MAP_PIRQ_TYPE_MSI_SEG);
+    STRUCT("physdev_map_pirq", struct physdev_map_pirq);
+    FIELD(struct physdev_map_pirq, domid);
+    FIELD(struct physdev_map_pirq, type);
+    FIELD(struct physdev_map_pirq, index);
+    FIELD(struct physdev_map_pirq, pirq);
+    FIELD(struct physdev_map_pirq, bus);
+    FIELD(struct physdev_map_pirq, devfn);
+    FIELD(struct physdev_map_pirq, entry_nr);
+    FIELD(struct physdev_map_pirq, table_base);
+    END();
+    STRUCT("physdev_unmap_pirq", struct physdev_unmap_pirq);
+    FIELD(struct physdev_unmap_pirq, domid);
+    FIELD(struct physdev_unmap_pirq, pirq);
+    END();
+    STRUCT("physdev_pci_device", struct physdev_pci_device);
+    FIELD(struct physdev_pci_device, seg);
+    FIELD(struct physdev_pci_device, bus);
+    FIELD(struct physdev_pci_device, devfn);
+    END();
+
+    NUMBER(XEN_PCIF_active);
+    NUMBER(XEN_PCI_OP_conf_read);
+    NUMBER(XEN_PCI_OP_conf_write);
+    NUMBER(XEN_PCI_OP_enable_msi);
+    NUMBER(XEN_PCI_OP_disable_msi);
+    NUMBER(XEN_PCI_OP_enable_msix);
+    NUMBER(XEN_PCI_OP_disable_msix);
+    NUMBER(XEN_PCI_ERR_success);
+    NUMBER(XEN_PCI_ERR_dev_not_found);
+    NUMBER(XEN_PCI_ERR_invalid_offset);
+    NUMBER(XEN_PCI_ERR_not_implemented);
+    NUMBER(XEN_PCI_ERR_op_failed);
+    NUMBER(SH_INFO_MAX_VEC);
+    STRUCT("xen_pci_op", struct xen_pci_op);
+    FIELD(struct xen_pci_op, cmd);
+    FIELD(struct xen_pci_op, err);
+    FIELD(struct xen_pci_op, domain);
+    FIELD(struct xen_pci_op, bus);
+    FIELD(struct xen_pci_op, devfn);
+    FIELD(struct xen_pci_op, offset);
+    FIELD(struct xen_pci_op, size);
+    FIELD(struct xen_pci_op, value);
+    FIELD(struct xen_pci_op, info);
+    FIELD(struct xen_pci_op, msix_entries);
+    END();
+    STRUCT("xen_pci_sharedinfo", struct xen_pci_sharedinfo);
+    FIELD(struct xen_pci_sharedinfo, flags);
+    FIELD(struct xen_pci_sharedinfo, op);
+    END();
+
+    NUMBER(XenbusStateInitialising);
+    NUMBER(XenbusStateInitialised);
+    NUMBER(XenbusStateConnected);
+}
+
 static void flask(void)
 {
     NUMBER(FLASK_CONTEXT_TO_SID);
@@ -497,6 +563,7 @@ int main(void)
     events_and_grants();
     rings();
     start_and_state();
+    pci();
     pv_start();
     flask();
     return 0;
