@@ -55,6 +55,8 @@ def create(client: Client, config: Config, guest: Guest, images: Library | None 
         vcpus=guest.vcpus,
         on_reboot=guest.on_reboot,
         on_crash=guest.on_crash,
+        disks=[],
+        nics=[],
     )
     domid: int = reply.fields.domid
     return domid
