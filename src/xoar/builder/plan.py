@@ -1,11 +1,14 @@
-"""The boot plan as Bootstrapper reads it: lines of words, made from the manifests by xoar.host.bundle.
+"""The boot plan as Bootstrapper and Builder read it: lines of words, made by xoar.host.bundle.
 
 shard <name> <domid> <memory in KiB> <vCPUs> <label> <image name>
+late <the same>                       a shard that Builder builds on request
+driver <name> <shard> <domid> <memory in KiB> <vCPUs> <label> <image name> <its device, a schema.BDF number>
 link <client> <server> <name that the server knows it by> <grant reference>
 word <shard> <key=value>              goes onto the shard's command line
 ports <shard> <first> <count>         I/O ports that it owns
 library <shard>                       gets the image library as its boot module
 exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
+hardware <shard>                      may pass on configuration space and the memory of devices
 """
 
 from collections import namedtuple
@@ -14,29 +17,41 @@ from xoar.builder.errors import EINVAL, BuildError
 
 Shard = namedtuple("Shard", ("name", "domid", "memory_kib", "vcpus", "label", "image", "words", "ports"))
 Link = namedtuple("Link", ("client", "server", "name", "gref"))
-Plan = namedtuple("Plan", ("shards", "links", "library", "exceptions"))
+Driver = namedtuple(
+    "Driver", ("name", "shard", "domid", "memory_kib", "vcpus", "label", "image", "bdf")
+)  # a Linux PV domain; `shard` is the name of its kind
+Plan = namedtuple(
+    "Plan",
+    ("shards", "links", "late", "late_links", "drivers", "library", "exceptions", "hardware"),
+)
+"""What is built at boot, then what Builder builds later: late shards with their links, and driver domains."""
 
 
 def parse(text: str) -> Plan:
     """Reads a plan. BuildError(EINVAL) with the line that can't be understood."""
-    plan = Plan([], [], [], [])
+    plan = Plan([], [], [], [], [], [], [], [])
     by_name = {}
     for line in text.splitlines():
         kind, *words = line.split()
         try:
-            if kind == "shard":
+            if kind in ("shard", "late"):
                 name, domid, memory_kib, vcpus, label, image = words
                 shard = Shard(name, int(domid), int(memory_kib), int(vcpus), label, image, [], [])
-                plan.shards.append(shard)
+                (plan.shards if kind == "shard" else plan.late).append(shard)
                 by_name[name] = shard
+            elif kind == "driver":
+                name, of, domid, memory_kib, vcpus, label, image, bdf = words
+                driver = Driver(name, of, int(domid), int(memory_kib), int(vcpus), label, image, int(bdf))
+                plan.drivers.append(driver)
             elif kind == "link":
                 client, server, name, gref = words
-                plan.links.append(Link(by_name[client], by_name[server], name, int(gref)))
+                link = Link(by_name[client], by_name[server], name, int(gref))
+                (plan.late_links if link.client in plan.late else plan.links).append(link)
             elif kind == "word":
                 by_name[words[0]].words.append(words[1])
             elif kind == "ports":
                 by_name[words[0]].ports.append((int(words[1]), int(words[2])))
-            elif kind in ("library", "exceptions"):
+            elif kind in ("library", "exceptions", "hardware"):
                 getattr(plan, kind).append(by_name[words[0]])
             else:
                 raise ValueError

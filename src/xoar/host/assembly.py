@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Assembly:
     policy: Path
     bootstrapper_kib: int  # memory that Bootstrapper needs to hold the module
     shards: ShardSet
-    images: tuple[nano.ShardImage, ...]  # of every shard, Bootstrapper first
+    images: tuple[nano.ShardImage, ...]  # of every shard that the host has, Bootstrapper first
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,24 @@ def assemble(
     images: list[bundle.Entry],
     xen_source: Path | None = None,
     replaced: Mapping[str, Replacement] | None = None,
+    drivers: Iterable[bootplan.Driver] = (),
 ) -> Assembly:
     """Brings everything up to date; `images` are the guests' kernels and ramdisks. Raises HostError."""
     shards = shardset.load_all()
     hypervisor = xen.build(apt, show, xen_source)
     abi.generate(hypervisor, show)
     core = nano.core(micropython.build(apt, show), hypervisor, show)
+    plan = bootplan.plan(shards, drivers)
     built = {}
-    for manifest in shards.in_boot_order():
-        if manifest.main is not None:
-            other = (replaced or {}).get(manifest.name, Replacement(manifest.main, nano.SOURCES))
-            built[manifest.name] = nano.shard(manifest.name, other.main, core, show, other.folder)
-    plan = bootplan.plan(shards)
-    for shard in plan.shards:
-        name = shard.manifest.name
-        images = [*images, bundle.Entry(name, library.SHARD, built[name].elf.read_bytes())]
+    for manifest in (shards.root, *(shard.manifest for shard in (*plan.shards, *plan.late))):
+        assert manifest.main is not None
+        other = (replaced or {}).get(manifest.name, Replacement(manifest.main, nano.SOURCES))
+        built[manifest.name] = nano.shard(manifest.name, other.main, core, show, other.folder)
+    root = built.pop(shards.root.name)
+    for name, image in built.items():
+        images = [*images, bundle.Entry(name, library.SHARD, image.elf.read_bytes())]
     packed = _library(plan, shards, images, show)
     library_kib = -(-packed.stat().st_size // 1024)
-    root = built.pop(shards.root.name)
     assert shards.root.memory_kib is not None
     return Assembly(
         hypervisor,

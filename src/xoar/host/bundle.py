@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from xoar.builder.library import ENTRY, HEADER, MAGIC
 from xoar.privilege import bootplan
-from xoar.privilege.bootplan import BootPlan
+from xoar.privilege.bootplan import BootPlan, PlannedDriver
+from xoar.privilege.shardset import frontend_servers
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,18 @@ def pack(entries: Iterable[Entry], compress: Callable[[Entry], list[bytes]]) -> 
 
 
 def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
-    """The boot plan in the words that Bootstrapper reads; `library_kib` is the library's size."""
+    """The boot plan in the words that Bootstrapper and Builder read; `library_kib` is the library's size."""
     lines = []
-    for shard in plan.shards:
-        manifest = shard.manifest
-        memory_kib = bootplan.memory_kib(manifest, library_kib)
-        fixed = f"{manifest.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
-        lines.append(f"shard {fixed} {manifest.name}")
-        if manifest.serial:
-            count = manifest.serial.last - manifest.serial.first + 1
-            lines.append(f"ports {manifest.name} {manifest.serial.first} {count}")
-    for shard in plan.shards:
+    for word, shards in (("shard", plan.shards), ("late", plan.late)):
+        for shard in shards:
+            manifest = shard.manifest
+            memory_kib = bootplan.memory_kib(manifest, library_kib)
+            fixed = f"{manifest.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
+            lines.append(f"{word} {fixed} {manifest.name}")
+            if manifest.serial:
+                count = manifest.serial.last - manifest.serial.first + 1
+                lines.append(f"ports {manifest.name} {manifest.serial.first} {count}")
+    for shard in (*plan.shards, *plan.late):
         for link in shard.links:
             lines.append(f"link {link.client} {link.server} {link.name} {link.gref}")
             if link.role:
@@ -68,6 +70,20 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
             lines.append(f"{received} {shard.manifest.name}")
             if received == "library":
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
+                lines.append(f"word {shard.manifest.name} first_guest={bootplan.FIRST_GUEST}")
                 for other in plan.shards:
                     lines.append(f"word {shard.manifest.name} shard={other.domid}:{other.manifest.name}")
+    for shard in plan.late:
+        lines.append(f"word {shard.manifest.parent} {shard.manifest.name}={shard.domid}")
+    for driver in plan.drivers:
+        lines += _driver_lines(driver)
     return "\n".join(lines) + "\n"
+
+
+def _driver_lines(driver: PlannedDriver) -> Iterable[str]:
+    manifest = driver.manifest
+    fixed = f"{driver.domid} {driver.memory_kib} {manifest.vcpus} {manifest.label} {manifest.name}"
+    yield f"driver {driver.name} {manifest.name} {fixed} {driver.bdf}"
+    yield f"word {manifest.parent} driver={driver.name}:{manifest.name}:{driver.domid}:{driver.bdf}"
+    for server in frontend_servers(manifest, "pci"):
+        yield f"word {server} device={driver.name}:{driver.domid}:{driver.bdf}"

@@ -57,7 +57,7 @@ class Report:
     images: tuple[Image, ...]
     privileged_lines: int  # Bootstrapper and Builder together
     paper_lines: int
-    memory_kib: int  # of all shards that live on after boot
+    memory_kib: int  # of all shards that live on after boot, without driver domains
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -83,7 +83,7 @@ def report(
         return c_lines(path.read_text(encoding="utf-8"))
 
     privileged = {path for image in images if image.name in PRIVILEGED for path in _files(image)}
-    lasting = [m for m in shards.manifests.values() if m.lives == "forever"]
+    lasting = [m for m in shards.manifests.values() if m.kind == "shard" and m.lives == "forever"]
     return Report(
         images=tuple(_figures(image, shards, lines, library_kib) for image in images),
         privileged_lines=sum(map(lines, privileged)),

@@ -1,13 +1,38 @@
-"""The boot plan: domids, order, and links of all shards, derived from the manifests.
+"""The boot plan: domids, order, and links of all shards, derived from the manifests, and driver domains.
 
-What Bootstrapper does with it stands in docs/architecture.md: it creates all domains, wires all links, loads
-and starts them. xoar.host.bundle writes it in Bootstrapper's words.
+What Bootstrapper and Builder do with it stands in docs/architecture.md and docs/devices.md.
+xoar.host.bundle writes it in their words.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
+from xoar.privilege.errors import PlanError
 from xoar.privilege.manifest import Manifest
+from xoar.privilege.pci import bdf_number, emulated_bdf
 from xoar.privilege.shardset import RESERVED_LINKS, ShardSet
+
+FIRST_GUEST = 32
+"""The lowest domid of guests; those below are kept for shards and driver domains."""
+
+
+class Driver(Protocol):
+    """What a host's configuration says of a driver domain (xoar.host.config.Driver)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """The name of its manifest."""
+
+    @property
+    def device(self) -> str | None:
+        """The address of its PCI function; None in an emulated machine."""
+
+    @property
+    def memory_kib(self) -> int | None:
+        """None: what its manifest states."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +56,77 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
+class PlannedDriver:
+    """A driver domain: `bdf` is its device's number (xoar.privilege.pci)."""
+
+    domid: int
+    name: str
+    manifest: Manifest
+    memory_kib: int
+    bdf: int
+
+
+@dataclass(frozen=True)
 class BootPlan:
     """Shards in the order of their domids, which is the order of starting."""
 
     shards: tuple[PlannedShard, ...]
     waves: tuple[tuple[str, ...], ...]  # names; the shards of one wave start in parallel
     guest_links: tuple[Link, ...]  # what every guest has
+    late: tuple[PlannedShard, ...]  # built on request; none without driver domains
+    drivers: tuple[PlannedDriver, ...]
 
     def links_to(self, server: str) -> tuple[Link, ...]:
         """The links that shards open to `server`, in order of the clients' domids."""
         return tuple(link for shard in self.shards for link in shard.links if link.server == server)
 
 
-def plan(shards: ShardSet) -> BootPlan:
-    """Gives the shards domids from 1 up, in the order of their dependencies."""
+def plan(shards: ShardSet, drivers: Iterable[Driver] = ()) -> BootPlan:
+    """Gives domids: shards from 1 up by their dependencies, then late ones, then driver domains.
+
+    The order of `drivers` is that of the configuration. Raises PlanError for drivers that can't be.
+    """
     order = [manifest for level in shards.levels for manifest in level]
+    at_boot = _planned(order, 1)
+    late = _planned(shards.late, 1 + len(at_boot))
+    planned = _drivers(shards, tuple(drivers), 1 + len(at_boot) + len(late))
     return BootPlan(
-        tuple(PlannedShard(domid, manifest, links(manifest)) for domid, manifest in enumerate(order, 1)),
+        at_boot,
         tuple(tuple(manifest.name for manifest in level) for level in shards.levels),
         tuple(link for guest in shards.guests for link in links(guest)),
+        late if planned else (),
+        planned,
     )
+
+
+def _planned(manifests: Iterable[Manifest], first: int) -> tuple[PlannedShard, ...]:
+    return tuple(
+        PlannedShard(domid, manifest, links(manifest)) for domid, manifest in enumerate(manifests, first)
+    )
+
+
+def _drivers(shards: ShardSet, drivers: tuple[Driver, ...], first: int) -> tuple[PlannedDriver, ...]:
+    most = FIRST_GUEST - first
+    if len(drivers) > most:
+        raise PlanError(f"there are {len(drivers)} driver domains; a host has {most} at most")
+    kinds = {manifest.name: manifest for manifest in shards.drivers}
+    owners: dict[int, str] = {}
+    found = []
+    for index, driver in enumerate(drivers):
+        manifest = kinds.get(driver.kind)
+        if manifest is None:
+            text = f'driver {driver.name}: kind "{driver.kind}" is not one of: {", ".join(sorted(kinds))}'
+            raise PlanError(text)
+        try:
+            bdf = bdf_number(driver.device) if driver.device else emulated_bdf(index)
+        except ValueError as error:
+            raise PlanError(f"driver {driver.name}: {error}") from error
+        if bdf in owners:
+            raise PlanError(f"driver {driver.name}: its device is {owners[bdf]}'s already")
+        owners[bdf] = driver.name
+        memory = driver.memory_kib or memory_kib(manifest, 0)
+        found.append(PlannedDriver(first + index, driver.name, manifest, memory, bdf))
+    return tuple(found)
 
 
 def links(manifest: Manifest) -> tuple[Link, ...]:

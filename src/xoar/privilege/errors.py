@@ -18,3 +18,7 @@ class ManifestError(PrivilegeError):
 
 class PolicyError(PrivilegeError):
     """The policy can't be generated or compiled for a reason that lies in no manifest."""
+
+
+class PlanError(PrivilegeError):
+    """The driver domains that a host's configuration asks for can't be planned."""

@@ -30,8 +30,8 @@ _XEN_SIDS = {
 }
 _RESOURCE_SIDS = {"irq": "irq_t", "iomem": "iomem_t", "ioport": "ioport_t", "device": "device_t"}
 
-# What an unmodified Linux guest tries and does without; a log full of it would hide real denials
-_GUEST_PROBES = (
+# What Linux, in guests and driver domains, tries and does without; a log full of it would hide real denials
+_LINUX_PROBES = (
     ("xen", "writeconsole", "early boot output"),
     ("xen2", "pmu_use", "performance counters"),
     ("version", "xen_commandline", "reading all of /sys/hypervisor"),
@@ -54,7 +54,7 @@ def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
         ["# Generated from the manifests of Xoar's shards; see docs/policy.md", access_vectors.preamble],
         _types(everything),
         _allow_lines(allowed),
-        _silent_lines(shards.guests, access_vectors),
+        _silent_lines((*shards.drivers, *shards.guests), access_vectors),
         _never_lines(never),
         _contexts(everything, shards.root, access_vectors),
     )
@@ -111,12 +111,12 @@ def describe(origin: Origin) -> str:
     return f"{place}:{origin.line}: {origin.why}" if origin.line else f"{place}: {origin.why}"
 
 
-def _silent_lines(guests: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
-    for guest in guests:
-        for security_class, permission, why in _GUEST_PROBES:
+def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
+    for manifest in linux:
+        for security_class, permission, why in _LINUX_PROBES:
             if permission in access_vectors.permissions.get(security_class, ()):
                 yield f"# denied without a log line: {why}"
-                yield f"dontaudit {domain_type(guest.name)} xen_t:{security_class} {permission};"
+                yield f"dontaudit {domain_type(manifest.name)} xen_t:{security_class} {permission};"
 
 
 def _never_lines(never: list[promises.Never]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reads one manifest: what a shard, or a guest, is and may do. The format is described in docs/manifests.md.
+"""Reads one manifest: what a shard, driver domain or guest is and may do. The format: docs/manifests.md.
 
 Fails closed: an unknown key, a missing one, a wrong type or an impossible value is a ManifestError with file
 and line. What can only be judged with all manifests at hand is judged in `shardset`; whether a right's class
@@ -20,11 +20,15 @@ from xoar.privilege.toml_lines import TomlLines
 SHARDS_FOLDER = Path(__file__).parent.parent / "shards"
 
 # What a right can be `on` besides a shard or guest; names that no shard may have
-SPECIAL_TARGETS = ("self", "xen", "security", "domio", "domxen")
-_RESERVED_NAMES = (*SPECIAL_TARGETS, "xenboot", "unlabeled", "irq", "ioport", "iomem", "device")
+SPECIAL_TARGETS = ("self", "xen", "security", "domio", "domxen", "device", "iomem")
+_RESERVED_NAMES = (*SPECIAL_TARGETS, "xenboot", "unlabeled", "irq", "ioport")
 
-# What a shard can receive from Bootstrapper: the image library as its boot module; VIRQ_DOM_EXC
-HANDED_OVER = ("library", "exceptions")
+# What a shard can receive from Bootstrapper: the image library as its boot module; VIRQ_DOM_EXC; the right to
+# pass on configuration space and the memory of devices
+HANDED_OVER = ("library", "exceptions", "hardware")
+
+# What the front end of a device can speak with its back end
+PROTOCOLS = ("vif", "vbd", "pci")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
@@ -34,7 +38,7 @@ _PORTS = re.compile(r"0x([0-9a-f]{1,4})-0x([0-9a-f]{1,4})")
 _UNITS = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
 _MAX_MEMORY_KIB = 64 * _UNITS["GiB"]
 
-Kind = Literal["shard", "guest"]
+Kind = Literal["shard", "driver", "guest"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,15 @@ class Use:
     link: str  # the name that the server knows the link by
     role: str | None
     late: bool  # the server may start after this domain
+    line: int
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """Devices whose front ends the manifest's domain has and whose back ends `server` has."""
+
+    server: str
+    protocol: str  # one of PROTOCOLS
     line: int
 
 
@@ -72,7 +85,11 @@ class Serial:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a shard or guest is and may do. Guests have no main, memory, ...: their configuration says it."""
+    """What a shard, a driver domain or a guest is and may do.
+
+    A shard is one domain; of the other two there are several, as the host's configuration says. Guests have
+    no memory here, which stands there; neither they nor driver domains have a main: they run Linux.
+    """
 
     path: Path
     name: str
@@ -82,9 +99,10 @@ class Manifest:
     memory_kib: int | None
     vcpus: int
     parent: str | None
-    lives: Literal["boot", "forever", "guest"]
+    lives: Literal["boot", "setup", "forever", "guest"]
     restart: Literal["none"]
     uses: tuple[Use, ...]
+    frontends: tuple[Frontend, ...]
     serial: Serial | None
     receives: tuple[str, ...]  # what Bootstrapper hands over: one of HANDED_OVER
     rights: tuple[Right, ...]
@@ -227,11 +245,11 @@ def _manifest(table: _Table) -> Manifest:
     if name in _RESERVED_NAMES:
         table.fail("name", f'"{name}" means something else in the policy; choose another name')
     summary = table.text("summary", "consoles of all domains")
-    kind: Kind = table.choice("kind", ("shard", "guest"))
+    kind: Kind = table.choice("kind", ("shard", "driver", "guest"))
     main: str | None = None
     memory_kib: int | None = None
     vcpus = 1
-    lives: Any = "guest"
+    lives: Any = "forever" if kind == "driver" else "guest"
     restart: Any = "none"
     parent: str | None
     if kind == "guest":
@@ -240,24 +258,29 @@ def _manifest(table: _Table) -> Manifest:
         )
         parent = table.word("parent", "toolstack")
     else:
-        main = table.word("main", f"xoar.shards.{name}.main", _MODULE)
+        if kind == "driver":
+            table.choice("lives", ("forever",))
+            table.forbid(("main", "vcpus", "receives"), "a driver domain runs Linux, on one vCPU")
+        else:
+            lives = table.choice("lives", ("boot", "setup", "forever", "guest"))
+            main = table.word("main", f"xoar.shards.{name}.main", _MODULE)
         memory_kib = _memory_kib(table)
         if table.take("vcpus", int, "1") not in (None, 1):
             table.fail("vcpus", "nano runs on one vCPU: leave vcpus out or write vcpus = 1")
-        parent = table.word("parent", "bootstrapper") if "parent" in table else None
-        lives = table.choice("lives", ("boot", "forever", "guest"))
+        parent = table.word("parent", "bootstrapper") if kind == "driver" or "parent" in table else None
         restart = table.choice("restart", ("none",))
     if parent == name:
         table.fail("parent", f"{name} can't be its own parent")
     parent_line, receives_line = table.line("parent"), table.line("receives")
     uses = _uses(table)
+    frontends = _frontends(table)
     serial = _serial(table)
     receives = _receives(table)
     rights = _rights(table)
     table.end()
     return Manifest(
         table.path, name, summary, kind, main, memory_kib, vcpus, parent, lives, restart,
-        uses, serial, receives, rights, parent_line, receives_line,
+        uses, frontends, serial, receives, rights, parent_line, receives_line,
     )  # fmt: skip
 
 
@@ -287,6 +310,22 @@ def _uses(table: _Table) -> tuple[Use, ...]:
         inner.end()
         uses.append(Use(server, link, role, late, line))
     return tuple(uses)
+
+
+def _frontends(table: _Table) -> tuple[Frontend, ...]:
+    servers = table.table("frontends")
+    if servers is None:
+        return ()
+    frontends = []
+    for server in servers:
+        inner = servers.table(server)
+        assert inner is not None
+        if not _NAME.fullmatch(server):
+            inner.fail(None, f'"{server}" is not a shard\'s name')
+        protocol = inner.choice("protocol", PROTOCOLS)
+        inner.end()
+        frontends.append(Frontend(server, protocol, inner.line()))
+    return tuple(frontends)
 
 
 def _serial(table: _Table) -> Serial | None:
@@ -335,15 +374,19 @@ def markdown_table() -> str:
     from xoar.privilege import bootplan, shardset  # both import this module
 
     manifests = shardset.load_all()
-    domids = {shard.manifest.name: str(shard.domid) for shard in bootplan.plan(manifests).shards}
-    others = {"shard": "0", "guest": f"{len(domids) + 1}.."}
+    order = manifests.in_boot_order()
+    first_driver = next(number for number, m in enumerate(order) if m.kind != "shard")
+    domids = {
+        "driver": f"{first_driver}..{bootplan.FIRST_GUEST - 1}",
+        "guest": f"{bootplan.FIRST_GUEST}..",
+    }
     rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
-    for manifest in manifests.in_boot_order():
+    for number, manifest in enumerate(order):
         memory = "as configured" if manifest.memory_kib is None else f"{manifest.memory_kib // 1024} MiB"
         if "library" in manifest.receives:
             memory += " and the image library's size"
         uses = ", ".join(use.server for use in manifest.uses) or "-"
-        domid = domids.get(manifest.name, others[manifest.kind])
+        domid = domids.get(manifest.kind, number)
         lives = "user's" if manifest.kind == "guest" else manifest.lives
         rows.append(f"| {domid} | {manifest.name} | {manifest.summary} | {memory} | {lives} | {uses} |")
     return "\n".join(rows)

@@ -5,26 +5,31 @@ breaks one is known, and written into the policy as `neverallow` rules, so that 
 generated text once more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Manifest
+from xoar.privilege.manifest import PROTOCOLS, Manifest
 from xoar.privilege.rules import Rule, Rules, channel_type, domain_type, port_type, self_type
-from xoar.privilege.shardset import ShardSet
+from xoar.privilege.shardset import ShardSet, frontend_servers
 from xoar.privilege.vectors import AccessVectors
 
 # The only shards with rights over other domains
 BUILDERS = ("bootstrapper", "builder")
 
 _USE_DEVICE = ("use", "use_iommu", "use_iommu_nointremap", "use_noiommu")
+_GIVE_DEVICE = (
+    "add_device", "remove_device", "plug", "unplug",
+    "add_iomem", "remove_iomem", "add_ioport", "remove_ioport",
+)  # fmt: skip
+_SET_UP_DEVICE = ("setup", "add_irq", "remove_irq")
 _CHANGE_POLICY = ("load_policy", "setenforce", "setbool", "setsecparam", "add_ocontext", "del_ocontext")
 # Permissions on the hypervisor with which a domain could change the code or the memory that all others trust
 _REPROGRAM = {
     "xen": ("microcode", "kexec", "firmware", "mtrr_add", "mtrr_del", "writeapic", "mca_op", "debug"),
     "xen2": ("livepatch_op", "resource_op"),
 }
-_SHARE = ("map_read", "map_write", "copy", "transfer")
+_MAP = ("map_read", "map_write", "transfer")
 
 
 @dataclass(frozen=True)
@@ -76,17 +81,10 @@ def _all(shards: ShardSet) -> Iterator[_Claim]:
     for manifest in manifests:
         if manifest.name not in BUILDERS:
             yield from _powerless(manifest, manifests, domains)
-        if manifest.kind == "guest":
+        if manifest.kind != "shard":
             yield from _apart(manifest, shards)
         yield from _linked_only(manifest, shards, domains)
-
-    devices = frozenset({"ioport_t", "iomem_t", "irq_t", "device_t"})
-    promise = "a device is used by the domain whose manifest names it, and by no other"
-    yield promise, domains, devices, "resource", _USE_DEVICE
-    for manifest in manifests:
-        if manifest.serial:
-            ports = frozenset({port_type(manifest.name)})
-            yield promise, domains - {domain_type(manifest.name)}, ports, "resource", _USE_DEVICE
+    yield from _devices(manifests, shards, domains)
 
     yield "no domain changes the policy", domains, frozenset({"security_t"}), "security", _CHANGE_POLICY
     for security_class, permissions in _REPROGRAM.items():
@@ -111,39 +109,84 @@ def _powerless(
     yield promise, own, ends, "event", ("create", "send", "status")
 
 
-def _apart(guest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
-    promise = "guests have no relation with one another"
-    own = frozenset({domain_type(guest.name)})
-    guests = frozenset(domain_type(other.name) for other in shards.guests)
+def _apart(manifest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
+    guest = manifest.kind == "guest"
+    promise = ("guests" if guest else "driver domains") + " have no relation with one another"
+    own = frozenset({domain_type(manifest.name)})
+    others = _types(shards.guests if guest else shards.drivers)
     for security_class in ("domain", "domain2", "hvm", "mmu", "shadow", "grant", "argo"):
-        yield promise, own, guests, security_class, None
-    yield promise, frozenset({channel_type(guest.name)}), guests, "event", ("bind",)
+        yield promise, own, others, security_class, None
+    yield promise, frozenset({channel_type(manifest.name)}), others, "event", ("bind",)
 
 
 def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:
     promise = "pages and event channels are shared along declared links only"
     own = frozenset({domain_type(manifest.name)})
+    others = domains - {self_type(manifest)}
     clients = _clients(manifest, shards)
-    yield promise, own, domains - {self_type(manifest)} - clients, "grant", _SHARE
+    yield promise, own, others - clients, "grant", _MAP
+    # Xen's check of a copy names the owners of both pages, so it is the same for both directions
+    servers = frozenset(map(domain_type, frontend_servers(manifest, "vif")))
+    yield promise, own, others - servers - _types(shards.clients(manifest, "vif")), "grant", ("copy",)
     ends = frozenset({channel_type(manifest.name)})
     peers = clients | _servers(manifest) | _first_steps(manifest, shards)
     yield promise, ends, domains - peers, "event", ("bind",)
 
 
+def _devices(manifests: tuple[Manifest, ...], shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:
+    """Who may hand out devices, set them up, and use them."""
+    promise = "only Bootstrapper and Builder hand out devices, memory of devices and I/O ports"
+    builders = frozenset(map(domain_type, BUILDERS))
+    # Xen calls it use without IOMMU when a domain without DMA has device memory: to pass it on, and PCIBack
+    # configuration space, which it writes
+    holders = _types(m for m in manifests if "hardware" in m.receives)
+    back_ends = _types(m for m in manifests if shards.clients(m, "pci"))
+    ports = {port_type(manifest.name) for manifest in manifests if manifest.serial}
+    resources = frozenset({"irq_t", "ioport_t", "iomem_t", "device_t"} | ports)
+    yield promise, domains - builders, resources, "resource", _GIVE_DEVICE
+    assigners = domains - {domain_type("builder")}
+    yield "only Builder assigns devices", assigners, resources, "resource", ("add_device", "remove_device")
+    for manifest in manifests:
+        if manifest.name not in BUILDERS:
+            own, clients = domain_type(manifest.name), _types(shards.clients(manifest, "pci"))
+            yield promise, frozenset({own}), domains - clients, "resource", ("add", "remove")
+
+    promise = "only PCIBack sets up devices and their interrupts"
+    yield promise, domains - back_ends, resources, "resource", _SET_UP_DEVICE
+    promise = "a device is used by driver domains only, behind the IOMMU"
+    drivers = _types(shards.drivers)
+    behind = frozenset({"iomem_t", "device_t"})
+    yield promise, domains - drivers, behind, "resource", ("use_iommu",)
+    yield promise, domains - back_ends, frozenset({"device_t"}), "resource", ("use_noiommu",)
+    yield promise, domains - back_ends - holders, frozenset({"iomem_t"}), "resource", ("use_noiommu",)
+    yield promise, domains, behind, "resource", ("use", "use_iommu_nointremap")
+
+    promise = "I/O ports are used by the domain whose manifest names them, interrupts of the board by none"
+    yield promise, domains, frozenset({"ioport_t", "irq_t"}), "resource", _USE_DEVICE
+    for manifest in manifests:
+        if manifest.serial:
+            own, others = port_type(manifest.name), domains - {domain_type(manifest.name)}
+            yield promise, others, frozenset({own}), "resource", _USE_DEVICE
+
+
+def _types(manifests: Iterable[Manifest]) -> frozenset[str]:
+    return frozenset(domain_type(manifest.name) for manifest in manifests)
+
+
 def _first_steps(manifest: Manifest, shards: ShardSet) -> frozenset[str]:
     """The other ends of the channels over which shards tell the first one that they serve."""
-    if manifest.kind == "guest":
-        return frozenset()
+    at_boot = [m for level in shards.levels for m in level]
     if manifest is shards.root:
-        return frozenset(domain_type(m.name) for level in shards.levels for m in level)
-    return frozenset({domain_type(shards.root.name)})
+        return _types(at_boot)
+    return _types([shards.root]) if manifest in at_boot else frozenset()
 
 
 def _clients(server: Manifest, shards: ShardSet) -> frozenset[str]:
-    return frozenset(
-        domain_type(m.name) for m in shards.manifests.values() if any(u.server == server.name for u in m.uses)
-    )
+    """Whose pages it maps, along links and as a back end."""
+    users = [m for m in shards.manifests.values() if any(use.server == server.name for use in m.uses)]
+    return _types(users) | _types(shards.clients(server, *PROTOCOLS))
 
 
 def _servers(client: Manifest) -> frozenset[str]:
-    return frozenset(domain_type(use.server) for use in client.uses)
+    names = [use.server for use in client.uses] + [frontend.server for frontend in client.frontends]
+    return frozenset(domain_type(name) for name in names)

@@ -4,14 +4,19 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 
 - A domain has a type, `<name>_t`. A shard is one domain, so what it does to itself is checked against its own
   type. Guests are many domains of one type; what a guest does to itself is checked against `guest_t_self`
-  (a type transition), so that a rule about itself says nothing about other guests.
+  (a type transition), so that a rule about itself says nothing about other guests. The same holds for driver
+  domains.
 - Each end of an event channel has a label, `<name>_t_channel` for the ends that <name> holds (a type
   transition). Whoever allocates or binds the end needs `event create` on that label; the label needs `event
   bind` on the domain at the other end; the holder needs `event send` on it.
 - A link: the client's page is mapped by the server (`grant map_read map_write unmap`, the target being the
   page's owner), and the server binds to a port of the client that a builder allocated for it. The builder's
   `event create` on the client's label stands in the builder's manifest.
+- The front end of a device: its domain allocates its end of the channel itself and grants pages by itself;
+  else it is as with a link. Pages of a vif are also copied, in both directions: Xen asks whether the owner of
+  the source may copy to the owner of the destination, whoever calls.
 - Each shard that the first one starts tells it over an event channel when it serves.
+- Who receives the hardware gets from the first shard the permission to pass on the memory of devices.
 - An I/O port that a manifest owns gets a label of its own, so that nobody else can be given it.
 
 All else is denied.
@@ -23,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Manifest, Right, Use
+from xoar.privilege.manifest import Frontend, Manifest, Right
 from xoar.privilege.shardset import ShardSet
 
 # The three permissions of class event whose target is the channel's label, not a domain
@@ -55,13 +60,13 @@ Rules = dict[Rule, list[Origin]]
 
 
 def domain_type(name: str) -> str:
-    """The type of a shard or of guests."""
+    """The type of a shard, of all guests or driver domains of a kind, or of a special target."""
     return f"{name}_t"
 
 
 def self_type(manifest: Manifest) -> str:
     """The type against which Xen checks what the domain does to itself."""
-    return domain_type(manifest.name) + ("_self" if manifest.kind == "guest" else "")
+    return domain_type(manifest.name) + ("" if manifest.kind == "shard" else "_self")
 
 
 def channel_type(name: str) -> str:
@@ -103,25 +108,42 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
         yield Rule(own, own, "mmu", "physmap"), Origin(manifest.path, 0, why)
         why = "nano tells Xen how it wants to be woken by events"
         yield Rule(own, own, "hvm", "setparam"), Origin(manifest.path, 0, why)
-        if manifest is not shards.root:
+        if manifest is not shards.root and manifest.lives != "setup":
             yield from _ready(manifest, shards.root)
     for use in manifest.uses:
-        yield from _link(manifest, use)
+        origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")
+        yield from ((rule, origin) for rule in _shared(manifest.name, use.server))
+    for frontend in manifest.frontends:
+        yield from _frontend(manifest, frontend)
     if manifest.serial:
         yield from _serial(manifest, shards.root)
+    if "hardware" in manifest.receives:
+        yield from _hardware(manifest, shards.root)
 
 
-def _link(manifest: Manifest, use: Use) -> Iterator[tuple[Rule, Origin]]:
-    client, server = domain_type(manifest.name), domain_type(use.server)
-    client_end, server_end = channel_type(manifest.name), channel_type(use.server)
-    origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")
+def _shared(client_name: str, server_name: str) -> Iterator[Rule]:
+    """For pages of the client that the server maps, and an event channel."""
+    client, server = domain_type(client_name), domain_type(server_name)
+    client_end, server_end = channel_type(client_name), channel_type(server_name)
     for permission in ("map_read", "map_write", "unmap"):
-        yield Rule(server, client, "grant", permission), origin
-    yield Rule(client_end, server, "event", "bind"), origin
-    yield Rule(server_end, client, "event", "bind"), origin
-    yield Rule(server, server_end, "event", "create"), origin
-    yield Rule(server, server_end, "event", "send"), origin
-    yield Rule(client, client_end, "event", "send"), origin
+        yield Rule(server, client, "grant", permission)
+    yield Rule(client_end, server, "event", "bind")
+    yield Rule(server_end, client, "event", "bind")
+    yield Rule(server, server_end, "event", "create")
+    yield Rule(server, server_end, "event", "send")
+    yield Rule(client, client_end, "event", "send")
+
+
+def _frontend(manifest: Manifest, frontend: Frontend) -> Iterator[tuple[Rule, Origin]]:
+    name, server = manifest.name, frontend.server
+    why = f"each {frontend.protocol} of {name} has its back end in {server}"
+    origin = Origin(manifest.path, frontend.line, why)
+    for rule in _shared(name, server):
+        yield rule, origin
+    yield Rule(domain_type(name), channel_type(name), "event", "create"), origin
+    if frontend.protocol == "vif":
+        yield Rule(domain_type(name), domain_type(server), "grant", "copy"), origin
+        yield Rule(domain_type(server), domain_type(name), "grant", "copy"), origin
 
 
 def _ready(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]:
@@ -144,6 +166,16 @@ def _serial(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]
     yield Rule(own, ports, "resource", "use_noiommu"), origin
 
 
+def _hardware(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin]]:
+    why = f"{manifest.name} passes on configuration space and the memory of devices"
+    origin = Origin(manifest.path, manifest.receives_line, why)
+    own, giver = domain_type(manifest.name), domain_type(root.name)
+    yield Rule(giver, own, "resource", "add"), origin
+    yield Rule(giver, "iomem_t", "resource", "add_iomem"), origin
+    # Xen lets a domain pass on only what it may use itself
+    yield Rule(own, "iomem_t", "resource", "use_noiommu"), origin
+
+
 def _stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
     if right.on == "self":
         target, holder = self_type(manifest), manifest.name
@@ -151,7 +183,8 @@ def _stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
         target, holder = domain_type(right.on), right.on
     if right.security_class == "event":
         if right.permission == "bind":
-            text = "event channels are bound along links: write [uses.<server>] in the client's manifest"
+            text = "event channels are bound along links: write [uses.<server>] or [frontends.<server>]"
+            text += " in the client's manifest"
             raise ManifestError(manifest.path, right.line, text)
         if right.permission in _ON_CHANNELS and (holder in shards.manifests):
             target = channel_type(holder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xoar.privilege import manifest as manifests
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import SHARDS_FOLDER, SPECIAL_TARGETS, Manifest, Use
+from xoar.privilege.manifest import SHARDS_FOLDER, SPECIAL_TARGETS, Frontend, Manifest, Use
 
 # Grant references of a client's links (docs/architecture.md): two are reserved by Xen, six are for others
 RESERVED_LINKS = ("console", "xenstore")
@@ -23,15 +23,35 @@ class ShardSet:
 
     manifests: dict[str, Manifest]
     root: Manifest  # the shard that Xen itself starts as domain 0
-    levels: tuple[tuple[Manifest, ...], ...]  # all other shards; those of one level don't need each other
+    # all others that start at boot; those of one level don't need each other
+    levels: tuple[tuple[Manifest, ...], ...]
+
+    @property
+    def late(self) -> tuple[Manifest, ...]:
+        """Shards that are built on request, and that come and go."""
+        return tuple(m for m in self.manifests.values() if m.lives == "setup")
+
+    @property
+    def drivers(self) -> tuple[Manifest, ...]:
+        return tuple(m for m in self.manifests.values() if m.kind == "driver")
 
     @property
     def guests(self) -> tuple[Manifest, ...]:
         return tuple(m for m in self.manifests.values() if m.kind == "guest")
 
     def in_boot_order(self) -> tuple[Manifest, ...]:
-        """The root, then the shards as they start, then guests."""
-        return (self.root, *(m for level in self.levels for m in level), *self.guests)
+        """The root, then the shards as they start, then driver domains and guests."""
+        at_boot = (m for level in self.levels for m in level)
+        return (self.root, *at_boot, *self.late, *self.drivers, *self.guests)
+
+    def clients(self, server: Manifest, *protocols: str) -> tuple[Manifest, ...]:
+        """Whose devices of these protocols have their back ends in `server`."""
+        return tuple(m for m in self.manifests.values() if server.name in frontend_servers(m, *protocols))
+
+
+def frontend_servers(client: Manifest, *protocols: str) -> tuple[str, ...]:
+    """The domains that have the back ends of the client's devices of these protocols."""
+    return tuple(frontend.server for frontend in client.frontends if frontend.protocol in protocols)
 
 
 def load_all(folder: Path = SHARDS_FOLDER) -> ShardSet:
@@ -56,6 +76,8 @@ def check(found: Iterable[Manifest]) -> ShardSet:
         _check_parent(manifest, by_name)
         for use in manifest.uses:
             _check_use(manifest, use, by_name)
+        for frontend in manifest.frontends:
+            _check_frontend(manifest, frontend, by_name)
         _check_link_names(manifest)
         _check_targets(manifest, by_name)
     _check_serial_ports(by_name)
@@ -85,8 +107,12 @@ def _check_parent(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
     while ancestor.parent is not None:
         line = ancestor.parent_line
         parent = by_name.get(ancestor.parent)
-        if parent is None or parent.kind == "guest":
+        if parent is None or parent.kind != "shard":
             raise ManifestError(ancestor.path, line, f'parent = "{ancestor.parent}": {_no_shard(by_name)}')
+        if (ancestor.kind != "shard" or ancestor.lives == "setup") and parent.lives != "forever":
+            text = f"{ancestor.name} is built while the host runs; {parent.name} does not live for ever"
+            raise ManifestError(ancestor.path, line, text)
+
         if parent.name in chain:
             circle = " -> ".join([*chain, parent.name])
             raise ManifestError(ancestor.path, line, f"parents form a circle: {circle}")
@@ -101,7 +127,7 @@ def _no_shard(by_name: dict[str, Manifest]) -> str:
 
 def _check_use(manifest: Manifest, use: Use, by_name: dict[str, Manifest]) -> None:
     server = by_name.get(use.server)
-    if server is None or server.kind == "guest":
+    if server is None or server.kind != "shard":
         raise ManifestError(manifest.path, use.line, f"[uses.{use.server}]: {_no_shard(by_name)}")
     if server is manifest:
         raise ManifestError(manifest.path, use.line, f"{manifest.name} can't open a link to itself")
@@ -110,8 +136,26 @@ def _check_use(manifest: Manifest, use: Use, by_name: dict[str, Manifest]) -> No
         raise ManifestError(manifest.path, use.line, text)
     if use.role is not None and use.link != "xenstore":
         raise ManifestError(manifest.path, use.line, f'role = "{use.role}" means something to XenStore only')
-    if use.late and manifest.kind == "guest":
-        raise ManifestError(manifest.path, use.line, "late: guests start after all shards; leave it out")
+    if use.late and (manifest.kind != "shard" or manifest.lives == "setup"):
+        text = f"late: {manifest.name} starts when all shards that it uses are up; leave it out"
+        raise ManifestError(manifest.path, use.line, text)
+
+
+def _check_frontend(manifest: Manifest, frontend: Frontend, by_name: dict[str, Manifest]) -> None:
+    where = f"[frontends.{frontend.server}]"
+    server = by_name.get(frontend.server)
+    if frontend.protocol == "pci":
+        kind, has_backends = "driver", server is not None and server.lives == "setup"
+        what = "a shard that is built on request"
+    else:
+        kind, has_backends = "guest", server is not None and server.kind == "driver"
+        what = "a driver domain"
+    if manifest.kind != kind:
+        text = f'{where}: front ends of protocol "{frontend.protocol}" are for kind = "{kind}"'
+        raise ManifestError(manifest.path, frontend.line, text)
+    if not has_backends:
+        text = f'{where}: the back end of protocol "{frontend.protocol}" is {what}; this is none'
+        raise ManifestError(manifest.path, frontend.line, text)
 
 
 def _check_link_names(manifest: Manifest) -> None:
@@ -158,7 +202,9 @@ def _check_received(by_name: dict[str, Manifest]) -> None:
 
 def _levels(by_name: dict[str, Manifest], root: Manifest) -> tuple[tuple[Manifest, ...], ...]:
     """Shards by when they can start; within a level the ones that most others need come first."""
-    waiting = {m.name: m for m in by_name.values() if m.kind == "shard" and m is not root}
+    waiting = {
+        m.name: m for m in by_name.values() if m.kind == "shard" and m.lives != "setup" and m is not root
+    }
     clients = [use.server for m in by_name.values() for use in m.uses if not use.late]
     levels = []
     while waiting:

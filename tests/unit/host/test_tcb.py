@@ -79,6 +79,6 @@ def test_a_file_in_both_privileged_images_is_counted_once(tmp_path):
     assert (first.total_lines, first.image_bytes) == (3 + assembly, 5)
     assert first.memory_kib == shards.manifests["bootstrapper"].memory_kib
     assert second.memory_kib == (shards.manifests["builder"].memory_kib or 0) + 3 * 1024
-    lasting = [m.memory_kib for m in shards.manifests.values() if m.lives == "forever"]
+    lasting = [m.memory_kib for m in shards.manifests.values() if (m.kind, m.lives) == ("shard", "forever")]
     assert report.memory_kib == sum(lasting) + 3 * 1024  # the library, for Builder
     assert report.as_dict()["images"][2]["name"] == "console"

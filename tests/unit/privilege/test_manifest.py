@@ -67,7 +67,7 @@ def test_all_that_a_manifest_states_is_read():
         ('name = "web"', 'name = "xen"', 1, "means something else"),
         ('name = "web"', "name = 7", 1, "wrong type"),
         ('summary = "serves pages"', 'summary = "two\\nlines"', 2, "one line"),
-        ('kind = "shard"', 'kind = "pod"', 3, "not one of: shard, guest"),
+        ('kind = "shard"', 'kind = "pod"', 3, "not one of: shard, driver, guest"),
         ('main = "xoar.shards.web.main"', 'main = "os.system"', 4, "not a valid value"),
         ('memory = "12MiB"', 'memory = "12MB"', 5, 'memory = "12MiB"'),
         ('memory = "12MiB"', "memory = 12", 5, "wrong type"),

@@ -20,7 +20,12 @@ def test_samples_are_accepted(samples, check):
         ("builder", 'parent = "bootstrapper"', 'parent = "init"', "there is no such shard"),
         ("guest", 'parent = "builder"', 'parent = "guests"', "there is no such shard"),
         ("console", "late = true", "", "uses form a circle: builder -> console -> builder"),
-        ("guest", "[uses.xenstore]", "[uses.xenstore]\nlate = true", "guests start after all shards"),
+        (
+            "guest",
+            "[uses.xenstore]",
+            "[uses.xenstore]\nlate = true",
+            "guest starts when all shards that it uses are up",
+        ),
         ("builder", "[uses.xenstore]\nlink = ", '[uses.xenstore]\nlink = "console" #', "is kept for"),
         ("builder", "[uses.xenstore]", '[uses.xenstore]\nrole = "manager"', "to XenStore only"),
         ("builder", 'on = "guest"\nclass = "mmu"', 'on = "guests"\nclass = "mmu"', "nothing of that name"),
