@@ -4,11 +4,8 @@ from test_messages import shared_page
 
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, encode
-from xoar.toolstack.api import Operators
-from xoar.toolstack.builder import Builder
-from xoar.toolstack.guests import Guests
-from xoar.toolstack.reports import Reports
 from xoar.toolstack.store import StoreLink
+from xoar.toolstack.toolstack import Toolstack
 from xoar.xen.ring import xenstore_rings
 from xoar.xenstore.client import Client
 from xoar.xenstore.domains import Domains
@@ -31,13 +28,12 @@ class Host:
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack")
         self.fake = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
         self.domid = 4
-        self.builder = Builder(self.link)
-        self.guests = Guests(self.builder, self.client, lambda: self.now, ME, lambda text: None)
         to_server, to_client = xenstore_rings(shared_page())
         self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
         self.relay = Channel(to_server, to_client, lambda: None, "console", "toolstack")
-        reports = Reports(self.builder, self.guests, lambda: self.now)
-        self.operators = Operators(self.relay, self.guests, reports)
+        self.toolstack = Toolstack(
+            self.link, self.client, [self.relay], lambda key: [], lambda: self.now, ME, lambda text: None
+        )
         self.decoder = Decoder()
 
     def ask(self, kind, **fields):
@@ -55,16 +51,7 @@ class Host:
                 else:
                     self.fake.send("done", message.id)
             self.ring.serve()
-            for message in self.link.receive():
-                if message.kind == "stopped":
-                    self.guests.stopped(message.fields.domid, message.fields.reason)
-                else:
-                    self.builder.answer(message)
-            self.client.poll()
-            self.guests.poll()
-            for message in self.relay.receive():
-                self.operators.receive(message)
-            self.operators.flush()
+            self.toolstack.turn()
             for message in self.console.receive():
                 self.decoder.feed(message.fields.data)
         return self.decoder.next()

@@ -7,15 +7,16 @@ The number of streams, of unanswered requests and of unsent bytes of each is bou
 from xoar.messages.codec import Decoder, encode, encode_error
 from xoar.messages.errors import EBUSY, EIO, EPERM, MessageError
 from xoar.messages.schema import accepted
-from xoar.toolstack.reports import Reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
-    from xoar.toolstack.guests import Guests
+
+    Handlers = dict[str, Callable[[Any, "Request"], None]]
 
 MAX_STREAMS = 64
 _MAX_UNANSWERED = 16
@@ -69,12 +70,11 @@ class Request:
 
 
 class Operators:
-    """All streams on the link from Console."""
+    """All streams on the link from Console. `handlers` deal with one kind each, given fields and request."""
 
-    def __init__(self, relay: "Channel", guests: "Guests", reports: Reports) -> None:
+    def __init__(self, relay: "Channel", handlers: "Handlers") -> None:
         self._relay = relay
-        self._guests = guests
-        self._reports = reports
+        self._handlers = handlers
         self._streams: "dict[int, Stream]" = {}
 
     def receive(self, message: "Message") -> None:
@@ -133,13 +133,5 @@ class Operators:
             request.refuse(EPERM, "an operator may not send %s" % kind)
         elif stream.unanswered > _MAX_UNANSWERED:
             request.refuse(EBUSY, "%d requests of this stream are unanswered" % _MAX_UNANSWERED)
-        elif kind == "guest_create":
-            self._guests.create(fields, request)
-        elif kind == "guest_shutdown":
-            self._guests.shutdown(fields.name, fields.timeout_ms, request)
-        elif kind == "guest_reboot":
-            self._guests.reboot(fields.name, fields.timeout_ms, request)
-        elif kind == "guest_destroy":
-            self._guests.destroy(fields.name, request)
         else:
-            self._reports.answer(kind, fields, request)
+            self._handlers[kind](fields, request)

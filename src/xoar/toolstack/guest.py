@@ -4,12 +4,16 @@
 event will tell; only `guests.Guests` changes either:
 
     phase      waits for                          then
+    drivers    its devices' driver domains        build (left out if it has no devices)
     build      Builder's `built`                  records
-    records    XenStore's replies                 unpause
+    records    XenStore's replies                 plug
+    plug       driver domains to prepare devices  unpause (left out if it has no devices)
     unpause    Builder's `done`                   settled: running
     ask        XenStore's reply (control/...)     settled: stopping or rebooting
-    destroy    Builder's `done`                   remove
-    remove     XenStore's replies                 gone, or build again
+    close      XenStore's replies                 destroy (left out if nothing is plugged)
+    destroy    Builder's `done`                   release
+    release    driver domains to let go           remove (left out if nothing is plugged)
+    remove     XenStore's replies                 gone, or drivers again
 
 A guest that is settled (phase "") changes by an operator's request, by `stopped` from Builder or a timeout.
 """
@@ -17,6 +21,8 @@ A guest that is settled (phase "") changes by an operator's request, by `stopped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
+
+    from xoar.toolstack.device import Device
 
     class Request(Protocol):
         """Somebody who waits for an answer; exactly one of the two is called, once."""
@@ -29,15 +35,19 @@ if TYPE_CHECKING:
 
 
 SETTLED = ""
+DRIVERS = "drivers"
 BUILD = "build"
 RECORDS = "records"
+PLUG = "plug"
 UNPAUSE = "unpause"
 ASK = "ask"
+CLOSE = "close"
 DESTROY = "destroy"
+RELEASE = "release"
 REMOVE = "remove"
 
-BUILDING = (BUILD, RECORDS, UNPAUSE)
-ENDING = (DESTROY, REMOVE)
+BUILDING = (DRIVERS, BUILD, RECORDS, PLUG, UNPAUSE)
+ENDING = (CLOSE, DESTROY, RELEASE, REMOVE)
 
 NEVER = 0
 
@@ -52,10 +62,11 @@ class Waiter:
 
 
 class Guest:
-    """`config` are the fields of guest_create."""
+    """`config` are the fields of guest_create; `devices` is what it has now, plugged later or not."""
 
-    def __init__(self, config: "Any", now_ms: int) -> None:
+    def __init__(self, config: "Any", devices: "list[Device]", now_ms: int) -> None:
         self.config = config
+        self.devices = devices
         self.name: str = config.name
         self.state = "building"
         self.phase = SETTLED
@@ -72,6 +83,11 @@ class Guest:
         self.doomed = False
         self.rebuild = False
         self.stopped_reason = ""
+
+    @property
+    def plugged(self) -> "list[Device]":
+        """Its devices that have nodes in XenStore."""
+        return [device for device in self.devices if device.domid]
 
     def settle(self, whats: "tuple[str, ...]", kind: str, **fields: "Any") -> None:
         """Answers the waiters for one of `whats`."""

@@ -5,20 +5,26 @@ are removed before the operator hears of it. `guest.py` has the table of phases.
 """
 
 from xoar.messages.errors import EBUSY, EEXIST, EIO, ENOENT, ENOSPC, ETIMEDOUT
-from xoar.toolstack import configuration, records
+from xoar.toolstack import configuration, device, records
+from xoar.toolstack.devices import Unfit
 from xoar.toolstack.guest import (
     ASK,
     BUILD,
     BUILDING,
+    CLOSE,
     DESTROY,
+    DRIVERS,
     ENDING,
+    PLUG,
     RECORDS,
+    RELEASE,
     REMOVE,
     SETTLED,
     UNPAUSE,
     Guest,
     Waiter,
 )
+from xoar.toolstack.store import Batch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +33,22 @@ if TYPE_CHECKING:
 
     from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
+    from xoar.toolstack.devices import Devices
     from xoar.toolstack.guest import Request
-    from xoar.toolstack.records import Batch, Store
+    from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.waits import Waits
 
 MAX_GUESTS = 200
 MAX_ENDED = 32
+DRIVERS_MS = 180_000
+"""How long a guest's start waits for driver domains, which start at the same time as the first guests."""
+
+PLUG_MS = 60_000
+"""How long driver domains may take to prepare the devices of a new guest."""
+
+RELEASE_MS = 10_000
+"""How long driver domains may take to let go of a dead guest's devices (libxl's LIBXL_DESTROY_TIMEOUT)."""
+
 QUICK_END_MS = 20_000
 MAX_QUICK_ENDS = 3
 """A guest that so often in a row ends by itself sooner than QUICK_END_MS after its start is not restarted."""
@@ -58,7 +75,9 @@ class Guests:
     def __init__(
         self,
         builder: "Builder",
-        store: "Store",
+        store: "StoreLink",
+        waits: "Waits",
+        devices: "Devices",
         clock: "Callable[[], int]",
         domid: int,
         report: "Callable[[str], None]" = print,
@@ -66,11 +85,12 @@ class Guests:
         self.ended: "list[Guest]" = []
         self._builder = builder
         self._store = store
+        self._waits = waits
+        self._devices = devices
         self._clock = clock
         self._domid = domid
         self._report = report
         self._guests: "list[Guest]" = []
-        self._batches: "list[tuple[Batch, Guest, Callable[[Guest, str], None]]]" = []
 
     @property
     def all(self) -> "list[Guest]":
@@ -106,10 +126,15 @@ class Guests:
         if errno:
             request.refuse(errno, text)
             return
-        guest = Guest(config, self._clock())
+        try:
+            devices = self._devices.make(config.name, config.disks, config.nics)
+        except Unfit as unfit:
+            request.refuse(unfit.errno, unfit.text)
+            return
+        guest = Guest(config, devices, self._clock())
         guest.waiters.append(Waiter("create", request))
         self._guests.append(guest)
-        self._build(guest)
+        self._await_drivers(guest)
 
     def shutdown(self, name: str, timeout_ms: int, request: "Request") -> None:
         """Asks the guest to power off; answered with `done` when it is gone."""
@@ -161,13 +186,7 @@ class Guests:
             self._stopped(guest, reason)
 
     def poll(self) -> None:
-        """Goes on with what XenStore has answered and refuses what has waited too long."""
-        batches, self._batches = self._batches, []
-        for batch, guest, finished in batches:
-            if batch.poll():
-                finished(guest, batch.refused)
-            else:
-                self._batches.append((batch, guest, finished))
+        """Refuses what has waited too long."""
         now = self._clock()
         for guest in self._guests:
             for waiter in guest.overdue(now):
@@ -186,6 +205,31 @@ class Guests:
         return min(deadlines) if deadlines else None
 
     # building
+
+    def _await_drivers(self, guest: Guest) -> None:
+        # what was being unplugged has left with the domain
+        for gone in [entry for entry in guest.devices if entry.closing]:
+            guest.devices.remove(gone)
+            self._devices.forget(gone)
+        if not guest.devices:
+            self._build(guest)
+            return
+
+        def decided(in_time: bool) -> None:
+            if self._abandoned(guest):
+                return
+            for entry in guest.devices:
+                if entry.driver.trouble:
+                    errno = EIO if in_time else ETIMEDOUT
+                    self._failed(guest, errno, "%s: %s" % (entry.title, entry.driver.trouble))
+                    return
+            self._build(guest)
+
+        guest.phase = DRIVERS
+        drivers = [entry.driver for entry in guest.devices]
+        self._waits.until(
+            lambda: guest.doomed or all([driver.decided for driver in drivers]), DRIVERS_MS, decided
+        )
 
     def _build(self, guest: Guest) -> None:
         config = guest.config
@@ -210,7 +254,9 @@ class Guests:
             return
         guest.phase = RECORDS
         batch = records.create(self._store, self._domid, guest.config, message.fields)
-        self._batches.append((batch, guest, self._recorded))
+        for entry in guest.devices:
+            self._devices.plug(batch, entry, guest.domid)
+        self._store.run(batch, lambda refused: self._recorded(guest, refused))
 
     def _recorded(self, guest: Guest, refused: str) -> None:
         if refused:
@@ -218,6 +264,31 @@ class Guests:
             return
         if self._abandoned(guest):
             return
+        if not guest.devices:
+            self._unpause(guest)
+            return
+        guest.phase = PLUG
+        self._waits.until(
+            lambda: guest.doomed or all([entry.prepared for entry in guest.devices]),
+            PLUG_MS,
+            lambda in_time: self._prepared(guest, in_time),
+        )
+
+    def _prepared(self, guest: Guest, in_time: bool) -> None:
+        if self._abandoned(guest):
+            return
+        for entry in guest.devices:
+            if entry.failure:
+                self._failed(guest, EIO, "%s: %s" % (entry.title, entry.failure))
+                return
+            if not entry.prepared:
+                text = "%s: driver domain %s did not prepare it in %d s"
+                text = text % (entry.title, entry.driver.name, PLUG_MS // 1000)
+                self._failed(guest, ETIMEDOUT, text)
+                return
+        self._unpause(guest)
+
+    def _unpause(self, guest: Guest) -> None:
         guest.phase = UNPAUSE
         self._builder.ask("unpause", lambda message: self._unpaused(guest, message), domid=guest.domid)
 
@@ -250,7 +321,7 @@ class Guests:
         guest.state = state
         guest.phase = ASK
         batch = records.ask_to_stop(self._store, guest.domid, how)
-        self._batches.append((batch, guest, self._asked))
+        self._store.run(batch, lambda refused: self._asked(guest, refused))
 
     def _asked(self, guest: Guest, refused: str) -> None:
         guest.phase = SETTLED
@@ -313,6 +384,18 @@ class Guests:
         if guest.domid == 0:
             self._gone(guest)
             return
+        if not guest.plugged:
+            self._end(guest)
+            return
+        # before its end: backends that find the guest gone then say that they have closed
+        guest.phase = CLOSE
+        batch = Batch(self._store)
+        for entry in guest.plugged:
+            if not entry.lost:
+                device.close(batch, entry)
+        self._store.run(batch, lambda refused: self._end(guest))
+
+    def _end(self, guest: Guest) -> None:
         guest.phase = DESTROY
         self._builder.ask("destroy", lambda message: self._destroyed(guest, message), domid=guest.domid)
 
@@ -325,9 +408,22 @@ class Guests:
             text = "guest %s: %s" % (guest.name, guest.note)
             guest.disappoint(("create", "shutdown", "reboot", "destroy"), message.fields.errno, text)
             return
+        if not guest.plugged:
+            self._remove(guest)
+            return
+        guest.phase = RELEASE
+        self._waits.until(
+            lambda: all([entry.closed for entry in guest.plugged]),
+            RELEASE_MS,
+            lambda in_time: self._remove(guest),
+        )
+
+    def _remove(self, guest: Guest) -> None:
         guest.phase = REMOVE
         batch = records.remove(self._store, guest.config.uuid, guest.domid)
-        self._batches.append((batch, guest, self._removed))
+        for entry in guest.plugged:
+            self._devices.remove(batch, entry)
+        self._store.run(batch, lambda refused: self._removed(guest, refused))
 
     def _removed(self, guest: Guest, refused: str) -> None:
         if refused:
@@ -339,8 +435,10 @@ class Guests:
     def _gone(self, guest: Guest) -> None:
         if guest.rebuild:
             guest.restarts += 1
-            self._build(guest)
+            self._await_drivers(guest)
             return
+        for entry in guest.devices:
+            self._devices.forget(entry)
         if guest.errno:
             self._report("guest %s could not be built: %s" % (guest.name, guest.note))
         guest.phase = SETTLED

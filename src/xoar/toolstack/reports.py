@@ -1,7 +1,8 @@
 """What operators can ask about: guests, domains, images, the host."""
 
 from xoar.messages.errors import ENOENT
-from xoar.messages.schema import GUEST, OBJECT
+from xoar.messages.schema import GUEST, OBJECT, PLUGGED_DISK, PLUGGED_NIC
+from xoar.toolstack.device import VBD, VIF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
+    from xoar.toolstack.device import Device
     from xoar.toolstack.guest import Guest, Request
     from xoar.toolstack.guests import Guests
 
@@ -25,18 +27,17 @@ class Reports:
         self._guests = guests
         self._clock = clock
 
-    def answer(self, kind: str, fields: "Any", request: "Request") -> None:
-        """Deals with one request that changes nothing."""
-        if kind == "guest_list":
-            self._list(fields.start, request)
-        elif kind == "guest_show":
-            self._show(fields.name, request)
-        elif kind == "ps":
-            self._ask("domains", self._objects, request, fields.start)
-        elif kind == "image_list":
-            self._ask("images", self._library, request, fields.start)
-        elif kind == "host_info":
-            self._host(0, 0, request)
+    def ps(self, start: int, request: "Request") -> None:
+        """Answers with a page of domains."""
+        self._ask("domains", self._objects, request, start)
+
+    def images(self, start: int, request: "Request") -> None:
+        """Answers with a page of the image library."""
+        self._ask("images", self._library, request, start)
+
+    def host(self, request: "Request") -> None:
+        """Answers with the host's memory and clock."""
+        self._host(0, 0, request)
 
     def _ask(
         self, kind: str, answered: "Callable[[Any, Request], None]", request: "Request", start: int
@@ -49,7 +50,8 @@ class Reports:
 
         self._builder.ask(kind, done, start=start)
 
-    def _list(self, start: int, request: "Request") -> None:
+    def guests(self, start: int, request: "Request") -> None:
+        """Answers with a page of guests."""
         guests = self._guests.all
         end = start + _GUESTS_PER_PAGE
         page = [self._entry(guest) for guest in guests[start:end]]
@@ -70,7 +72,8 @@ class Reports:
     def _age_ms(self, guest: "Guest") -> int:
         return max(self._clock() - guest.started_ms, 0)
 
-    def _show(self, name: str, request: "Request") -> None:
+    def guest(self, name: str, request: "Request") -> None:
+        """Answers with one guest, also one that ended lately."""
         guest = self._guests.find(name) or self._guests.find_ended(name)
         if guest is None:
             request.refuse(ENOENT, self._guests.absence(name))
@@ -94,8 +97,8 @@ class Reports:
             age_ms=self._age_ms(guest),
             restarts=guest.restarts,
             note=guest.note[:256],
-            disks=[],
-            nics=[],
+            disks=[_disk(device) for device in guest.devices if device.kind == VBD],
+            nics=[_nic(device) for device in guest.devices if device.kind == VIF],
         )
 
     def _objects(self, fields: "Any", request: "Request") -> None:
@@ -138,3 +141,22 @@ class Reports:
             )
 
         self._ask("domains", page, request, start)
+
+
+def _disk(device: "Device") -> "Any":
+    return PLUGGED_DISK.value(*_fields(device), device.state, device.failure[:128])
+
+
+def _nic(device: "Device") -> "Any":
+    return PLUGGED_NIC.value(
+        *_fields(device),
+        device.number,
+        device.driver.name,
+        device.state,
+        device.seen_address,
+        device.failure[:128],
+    )
+
+
+def _fields(device: "Device") -> "list[Any]":
+    return list(device.config)

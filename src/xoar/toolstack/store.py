@@ -1,11 +1,72 @@
-"""The Toolstack's link to XenStore, which may break without ending the Toolstack."""
+"""The Toolstack's link to XenStore, which may break without ending the Toolstack. Nothing here waits.
+
+Values and watch events come from other domains: what is kept of them is bounded here, what they mean is
+checked by whoever asked.
+"""
 
 from xoar.xen.ring import RingError
+from xoar.xenstore import wire
 from xoar.xenstore.errors import ProtocolError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xoar.xenstore.client import Client
+
+    Heard = Callable[["bytes | None"], None]
+
+MAX_READS = 1024
+"""Paths that may be read at the same time; what a domain changes beyond that is not noticed."""
+
+_MISSING = "ENOENT"
+
+
+class Batch:
+    """Requests that are answered in any order; `poll` says when all are."""
+
+    def __init__(self, store: "StoreLink") -> None:
+        self.refused = ""
+        self._store = store
+        self._waiting: "list[tuple[int, str]]" = []
+        self._removals: "list[int]" = []
+
+    def add(self, kind: int, path: str, *words: str) -> None:
+        """Sends a request about `path`; the words end with a zero byte each, except WRITE's value."""
+        payload = path.encode() + b"\0"
+        for word in words:
+            payload += word.encode() + (b"" if kind == wire.WRITE else b"\0")
+        request = self._store.request(kind, payload)
+        self._waiting.append((request, path))
+        if kind == wire.RM:
+            self._removals.append(request)
+
+    def write(self, base: str, values: "tuple[tuple[str, str], ...]") -> None:
+        """Writes values below `base`, in their order."""
+        for name, value in values:
+            self.add(wire.WRITE, "%s/%s" % (base, name), value)
+
+    def make(self, path: str, owner: int, *readers: int) -> None:
+        """Makes a node; what is written below it later inherits its owner and readers."""
+        self.add(wire.MKDIR, path)
+        permissions = ["n%d" % owner]
+        for reader in readers:
+            permissions.append("r%d" % reader)
+        self.add(wire.SET_PERMS, path, *permissions)
+
+    def poll(self) -> bool:
+        """Takes the replies that have come; True once none is missing. `refused` then says what failed."""
+        left = []
+        for request, path in self._waiting:
+            try:
+                if self._store.take_reply(request) is None:
+                    left.append((request, path))
+            except Refused as error:
+                if error.name == _MISSING and request in self._removals:
+                    continue
+                self.refused = self.refused or "XenStore refused %s: %s" % (path, error.name)
+        self._waiting = left
+        return not left
 
 
 class StoreLink:
@@ -14,6 +75,10 @@ class StoreLink:
     def __init__(self, client: "Client") -> None:
         self.broken = ""
         self._client = client
+        self._batches: "list[tuple[Batch, Callable[[str], None]]]" = []
+        self._watches: "dict[str, Callable[[str], None]]" = {}
+        # of each path that is being read: the request, whether it must be read again, who wants the value
+        self._reads: "dict[str, tuple[int, bool, Heard]]" = {}
 
     def request(self, kind: int, payload: bytes, transaction: int = 0) -> int:
         """Queues a request and returns its number."""
@@ -31,12 +96,65 @@ class StoreLink:
             raise Refused("EIO")
         return self._client.take_reply(request)
 
+    def run(self, batch: Batch, finished: "Callable[[str], None]") -> None:
+        """Calls `finished(refused)` from `poll` when the batch is answered; "" if nothing was refused."""
+        self._batches.append((batch, finished))
+
+    def watch(self, path: str, changed: "Callable[[str], None]") -> None:
+        """Calls `changed(path)` from `poll` for each change at `path` and below, and once at first."""
+        self._watches[path] = changed
+        batch = Batch(self)
+        batch.add(wire.WATCH, path, path)
+        self.run(batch, lambda refused: None)
+
+    def read(self, path: str, heard: "Heard") -> None:
+        """Calls `heard(value)` from `poll`; None if there is no such node.
+
+        A path that is being read already is read once more after that, so the last value is never missed.
+        """
+        reading = self._reads.get(path)
+        if reading is not None:
+            self._reads[path] = (reading[0], True, heard)
+        elif len(self._reads) < MAX_READS:
+            self._reads[path] = (self.request(wire.READ, path.encode() + b"\0"), False, heard)
+
     def poll(self) -> bool:
-        """Moves bytes both ways; whether any were."""
-        if self.broken:
-            return False
-        try:
-            return self._client.poll()
-        except (RingError, ProtocolError) as error:
-            self.broken = str(error)
-            return False
+        """Moves bytes both ways and tells of what has come; whether anything was moved."""
+        moved = False
+        if not self.broken:
+            try:
+                moved = self._client.poll()
+            except (RingError, ProtocolError) as error:
+                self.broken = str(error)
+        self._tell_of_changes()
+        self._tell_of_values()
+        batches, self._batches = self._batches, []
+        for batch, finished in batches:
+            if batch.poll():
+                finished(batch.refused)
+            else:
+                self._batches.append((batch, finished))
+        return moved
+
+    def _tell_of_changes(self) -> None:
+        while True:
+            event = self._client.take_event()
+            if event is None:
+                return
+            path, token = event
+            if token in self._watches:
+                self._watches[token](path)
+
+    def _tell_of_values(self) -> None:
+        for path in list(self._reads):
+            request, again, heard = self._reads[path]
+            try:
+                value = self.take_reply(request)
+                if value is None:
+                    continue
+            except Refused:
+                value = None
+            del self._reads[path]
+            if again:
+                self.read(path, heard)
+            heard(value)

@@ -6,11 +6,8 @@ from typing import Any
 
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, Message, encode
-from xoar.toolstack.api import Operators
-from xoar.toolstack.builder import Builder
-from xoar.toolstack.guests import Guests
-from xoar.toolstack.reports import Reports
 from xoar.toolstack.store import StoreLink
+from xoar.toolstack.toolstack import Toolstack
 from xoar.xen.ring import SharedPage, xenstore_rings
 from xoar.xenstore.client import Client
 from xoar.xenstore.domains import Domains
@@ -110,7 +107,7 @@ class FakeBuilder:
 class Host:
     """`run` lets everything move until nothing does."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: dict[str, list[str]] | None = None) -> None:
         self.now = 1000
         self.reports: list[str] = []
         self.server = Server(Domains({TOOLSTACK, 99}), quotas())
@@ -125,15 +122,15 @@ class Host:
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack", self.reports.append)
         other = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
         self.fake = FakeBuilder(other, self.server)
-        self.builder = Builder(self.link)
-
-        self.guests = Guests(self.builder, self.store, lambda: self.now, TOOLSTACK, self.reports.append)
         to_server, to_client = xenstore_rings(shared_page())
         self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
         relay = Channel(to_server, to_client, lambda: None, "console", "toolstack", self.reports.append)
-        self.relay = relay
-        reports = Reports(self.builder, self.guests, lambda: self.now)
-        self.operators = Operators(relay, self.guests, reports)
+        self.words = words or {}
+        self.toolstack = Toolstack(
+            self.link, self.store, [relay], lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
+            self.reports.append,
+        )  # fmt: skip
+        self.guests = self.toolstack.guests
         self.decoders: dict[int, Decoder] = {}
         self.answers: dict[tuple[int, int], Message] = {}
         self.hung_up: list[int] = []
@@ -148,20 +145,7 @@ class Host:
             self.fake.serve()
             if self.serve_store:
                 self.ring.serve()
-            for message in self.link.receive():
-                if message.kind == "stopped":
-                    self.guests.stopped(message.fields.domid, message.fields.reason)
-                else:
-                    self.builder.answer(message)
-            if self.link.broken:
-                self.builder.fail_all("the link to Builder is broken")
-            self.store.poll()
-            self.guests.poll()
-            if not self.relay.congested:
-                for message in self.relay.receive():
-                    self.operators.receive(message)
-            self.operators.flush()
-            self.builder.flush()
+            self.toolstack.turn()
             self.console.flush()
             for message in self.console.receive():
                 self.relayed(message)

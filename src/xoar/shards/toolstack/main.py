@@ -1,11 +1,8 @@
-"""The Toolstack shard: wires guests and operators' requests to Builder, XenStore and Console."""
+"""The Toolstack shard: wires the Toolstack to Builder, XenStore and Console."""
 
 from xoar.messages.channel import Channel
-from xoar.toolstack.api import Operators
-from xoar.toolstack.builder import Builder
-from xoar.toolstack.guests import Guests
-from xoar.toolstack.reports import Reports
 from xoar.toolstack.store import StoreLink
+from xoar.toolstack.toolstack import Toolstack
 from xoar.xen import boot, events, grants, ring
 from xoar.xenstore.client import Client
 
@@ -37,32 +34,13 @@ def _serve(client: boot.Client) -> Channel:
 
 def main() -> None:
     """Serves until the domain is destroyed."""
-    link, store = _builder(), _store()
-    builder = Builder(link)
-    guests = Guests(builder, store, _clock, int(boot.setting("domid") or 0))
-    reports = Reports(builder, guests, _clock)
     relays = [_serve(client) for client in boot.clients() if client.link == "toolstack"]
-    operators = [(relay, Operators(relay, guests, reports)) for relay in relays]
+    domid = int(boot.setting("domid") or 0)
+    toolstack = Toolstack(_builder(), _store(), relays, boot.settings, _clock, domid)
     boot.ready()
     print("toolstack: ready")
     more = True
     while True:
-        deadline = guests.deadline_ms()
+        deadline = toolstack.deadline_ms()
         events.wait(events.now() if more else None if deadline is None else deadline * _NS_PER_MS)
-        for message in link.receive():
-            if message.kind == "stopped":
-                guests.stopped(message.fields.domid, message.fields.reason)
-            else:
-                builder.answer(message)
-        more = link.more
-        if link.broken:
-            builder.fail_all("the link to Builder is broken: %s" % link.broken)
-        more = store.poll() or more
-        guests.poll()
-        for relay, streams in operators:
-            if not relay.congested:
-                for message in relay.receive():
-                    streams.receive(message)
-                more = more or relay.more
-            streams.flush()
-        builder.flush()
+        more = toolstack.turn()

@@ -1,0 +1,196 @@
+"""All devices of all guests: which may be, which are plugged, and what their driver domains say of them."""
+
+from xoar.messages.errors import EEXIST, EINVAL, ENOENT, ENOSPC
+from xoar.toolstack import ipv4, service
+from xoar.toolstack.device import CLOSED, INITIALISING, VBD, VIF, Device, disk_number, mac_text, write
+from xoar.toolstack.driver import BLKBACK
+from xoar.xenstore import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from xoar.toolstack.driver import Driver
+    from xoar.toolstack.drivers import Drivers
+    from xoar.toolstack.networks import Networks
+    from xoar.toolstack.store import Batch, StoreLink
+
+    Key = tuple[int, str, int, int]
+
+MAX_OF_A_KIND = 8
+"""Disks of a guest, and network interfaces of a guest."""
+
+
+class Unfit(Exception):
+    """A device that can't be: the error number, and what is wrong with it."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(text)
+        self.errno = errno
+        self.text = text
+
+
+class Devices:
+    """What `make` and `add_...` returned counts as in use until `forget`."""
+
+    def __init__(self, store: "StoreLink", drivers: "Drivers", networks: "Networks") -> None:
+        self._store = store
+        self._drivers = drivers
+        self._networks = networks
+        self._owners: "list[tuple[Device, str]]" = []
+        # (driver domain, kind, guest's domain, number) of those that have nodes
+        self._plugged: "dict[Key, Device]" = {}
+        drivers.lost.append(self._lost)
+        drivers.listeners["backend"] = self._hear
+        drivers.listeners["addresses"] = self._hear_address
+
+    # what guests have
+
+    def make(self, guest: str, disks: "list[Any]", nics: "list[Any]") -> "list[Device]":
+        """The devices of a new guest. Raises Unfit, with none of them made."""
+        made: "list[Device]" = []
+        try:
+            for disk in disks:
+                made.append(self.add_disk(guest, made, disk))
+            for nic in nics:
+                made.append(self.add_nic(guest, made, nic))
+        except Unfit:
+            for device in made:
+                self.forget(device)
+            raise
+        return made
+
+    def add_disk(self, guest: str, others: "list[Device]", disk: "Any") -> Device:
+        """A further disk of a guest that has `others`. Raises Unfit."""
+        number, driver = disk_number(disk.device), self._drivers.find(disk.driver)
+        if number is None:
+            raise Unfit(EINVAL, "disk %s: xvda to xvdp are possible" % disk.device)
+        if driver is None or driver.kind != BLKBACK:
+            raise Unfit(ENOENT, "disk %s: there is no %s %s" % (disk.device, BLKBACK, disk.driver))
+        if number in _numbers(others, VBD):
+            raise Unfit(EEXIST, "guest %s has a disk %s already" % (guest, disk.device))
+        return self._add(guest, others, Device(VBD, number, disk, driver))
+
+    def add_nic(self, guest: str, others: "list[Device]", nic: "Any") -> Device:
+        """A further network interface of a guest that has `others`; it gets the first free handle. Raises
+        Unfit."""
+        network = self._networks.find(nic.network)
+        if network is None:
+            raise Unfit(ENOENT, "there is no network %s" % nic.network)
+        # the lowest bit of the first byte marks group addresses (IEEE 802)
+        if nic.mac == bytes(6) or nic.mac[0] & 1:
+            raise Unfit(EINVAL, "%s is no address for a network interface" % mac_text(nic.mac))
+        if nic.address:
+            self._judge_address(nic, ipv4.subnet(network.fields.subnet))
+        for device, owner in self._on(nic.network):
+            if device.config.mac == nic.mac:
+                what = mac_text(nic.mac)
+            elif nic.address and device.config.address == nic.address:
+                what = nic.address
+            else:
+                continue
+            raise Unfit(EEXIST, "network %s: guest %s has the address %s" % (nic.network, owner, what))
+        used = _numbers(others, VIF)
+        free = [handle for handle in range(MAX_OF_A_KIND + 1) if handle not in used]
+        return self._add(guest, others, Device(VIF, free[0], nic, network.driver))
+
+    def forget(self, device: Device) -> None:
+        """A guest has it no more."""
+        self._owners = [entry for entry in self._owners if entry[0] is not device]
+
+    def users(self, network: str) -> "list[str]":
+        """The names of the guests that have an interface on a network."""
+        return [owner for _, owner in self._on(network)]
+
+    def _add(self, guest: str, others: "list[Device]", device: Device) -> Device:
+        if len(_numbers(others, device.kind)) >= MAX_OF_A_KIND:
+            what = "disks" if device.kind == VBD else "network interfaces"
+            raise Unfit(ENOSPC, "guest %s has %d %s, the most allowed" % (guest, MAX_OF_A_KIND, what))
+        self._owners.append((device, guest))
+        return device
+
+    def _on(self, network: str) -> "list[tuple[Device, str]]":
+        return [
+            (device, owner)
+            for device, owner in self._owners
+            if device.kind == VIF and device.config.network == network
+        ]
+
+    def _judge_address(self, nic: "Any", net: "tuple[int, int] | None") -> None:
+        number = ipv4.address(nic.address)
+        if number is None:
+            raise Unfit(EINVAL, "%r is no IPv4 address for a network interface" % nic.address)
+        if net is not None and not ipv4.for_guests(number, net):
+            text = "network %s has no address %s for guests" % (nic.network, nic.address)
+            raise Unfit(EINVAL, text)
+
+    # nodes
+
+    def plug(self, batch: "Batch", device: Device, domid: int) -> None:
+        """Writes its nodes, which makes its driver domain prepare it."""
+        device.reset()
+        device.domid = domid
+        device.backend_state = INITIALISING
+        self._plugged[_key(device)] = device
+        write(batch, device)
+
+    def remove(self, batch: "Batch", device: Device) -> None:
+        """Removes its nodes on both sides, and what held nothing else."""
+        if not device.domid:
+            return
+        batch.add(wire.RM, device.frontend)
+        batch.add(wire.RM, device.backend)
+        key = _key(device)
+        self._plugged.pop(key, None)
+        if not [other for other in self._plugged if other[:3] == key[:3]]:
+            batch.add(wire.RM, device.backends)
+        device.domid = 0
+        device.backend_state = CLOSED
+
+    # what driver domains say
+
+    def _lost(self, driver: "Driver") -> None:
+        for device in self._plugged.values():
+            if device.driver is driver:
+                device.lost = True
+
+    def _hear(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
+        kind, domid, number, leaf = words
+        device = self._find(driver, kind, domid, number)
+        if device is None:
+            return
+        if leaf == "state":
+            device.backend_state = service.number(untrusted_value, 8) or 0
+        elif leaf == "hotplug-status":
+            said = service.text(untrusted_value, 16)
+            if said == "error":
+                self._store.read(device.backend + "/hotplug-error", lambda text: _refused(device, text))
+            else:
+                device.hotplug = said
+
+    def _hear_address(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
+        device = self._find(driver, VIF, words[0], words[1]) if len(words) == 2 else None
+        if device is not None:
+            device.seen_address = service.address(untrusted_value)
+
+    def _find(
+        self, driver: "Driver", kind: str, untrusted_domid: str, untrusted_number: str
+    ) -> "Device | None":
+        domid = ipv4.decimal(untrusted_domid, 0xFFFF)
+        number = ipv4.decimal(untrusted_number, 0xFFFFFFFF)
+        if domid is None or number is None:
+            return None
+        return self._plugged.get((driver.domid, kind, domid, number))
+
+
+def _refused(device: Device, untrusted_text: "bytes | None") -> None:
+    device.error = service.text(untrusted_text, 128)
+    device.hotplug = "error"
+
+
+def _numbers(devices: "list[Device]", kind: str) -> "list[int]":
+    return [device.number for device in devices if device.kind == kind]
+
+
+def _key(device: Device) -> "Key":
+    return (device.driver.domid, device.kind, device.domid, device.number)

@@ -1,0 +1,68 @@
+"""One driver domain: what it is, and where in its life it is. Only `drivers.Drivers` changes that."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAITING = "waiting"
+BUILDING = "building"
+STARTING = "starting"
+READY = "ready"
+FAILED = "failed"
+
+NETBACK = "netback"
+BLKBACK = "blkback"
+
+
+class Driver:
+    """A driver domain, which keeps its domid over restarts.
+
+    state      waits for                                                         then
+    waiting    PCIBack's claim of its device (Builder's `device`)                building
+    building   Builder's `built`, XenStore's replies, Builder's `done`           starting
+    starting   its agent's word in service/state                                 ready or failed
+
+    `domid` exists while `up` is set, and its records while `recorded` is.
+    """
+
+    def __init__(self, name: str, kind: str, domid: int, device: int) -> None:
+        self.name = name
+        self.kind = kind
+        self.domid = domid
+        self.device = device
+        self.state = WAITING
+        self.note = ""
+        self.restarts = 0
+        self.since_ms = 0
+        self.up = False
+        self.recorded = False
+        # what the agent says
+        self.said_state = ""
+        self.said_note = ""
+
+    @property
+    def decided(self) -> bool:
+        """Whether its start has come to an end, good or bad."""
+        return self.state in (READY, FAILED)
+
+    @property
+    def trouble(self) -> str:
+        """Why it can't serve now; "" if it can."""
+        if self.state == READY:
+            return ""
+        if self.state == FAILED:
+            return "driver domain %s failed: %s" % (self.name, self.note)
+        return "driver domain %s is not ready yet (%s)" % (self.name, self.state)
+
+
+def declared(settings: "Callable[[str], list[str]]") -> "tuple[list[Driver], int]":
+    """The driver domains and PCIBack's domid (0: none) of the command line's words.
+
+    `driver=<name>:<shard>:<domid>:<PCI function, decimal as in messages>` and `pciback=<domid>`.
+    """
+    drivers = []
+    for word in settings("driver"):
+        name, kind, domid, device = word.split(":")
+        drivers.append(Driver(name, kind, int(domid), int(device)))
+    pciback = settings("pciback")
+    return (drivers, int(pciback[0])) if pciback else ([], 0)

@@ -1,0 +1,300 @@
+"""The life of driver domains and of PCIBack, driven by events of Builder and of XenStore.
+
+PCIBack lives for a round: it is built, claims devices, driver domains start, and when each of them is ready
+or has failed it is destroyed. Driver domains that are to start while a round goes on wait for the next one,
+since PCIBack looks for devices only when it starts. One that fails does not hold up the others.
+
+Others take part by entering functions in the lists here: `preparing` gets the batch that writes a driver
+domain's records before it runs, `lost` is told that one is no more, `listeners` get what it says.
+"""
+
+from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
+from xoar.messages.schema import DRIVER
+from xoar.toolstack import records, service
+from xoar.toolstack.driver import BUILDING, FAILED, READY, STARTING, WAITING
+from xoar.toolstack.store import Batch
+from xoar.xenstore import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoar.messages.codec import Message
+    from xoar.toolstack.builder import Builder
+    from xoar.toolstack.driver import Driver
+    from xoar.toolstack.guest import Request
+    from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.waits import Waits
+
+    Listener = Callable[[Driver, list[str], "bytes | None"], None]
+
+START_MS = 120_000
+"""How long PCIBack's claim, and then the driver domain's start, may take."""
+
+_PCIBACK = "pciback"
+_PER_PAGE = 16
+_BACKEND_LEAVES = ("state", "hotplug-status")
+
+
+class Drivers:
+    """All driver domains. `owner` is the Toolstack's domid, `pciback` PCIBack's; for `clock` see Waits."""
+
+    def __init__(
+        self,
+        builder: "Builder",
+        store: "StoreLink",
+        waits: "Waits",
+        clock: "Callable[[], int]",
+        owner: int,
+        declared: "tuple[list[Driver], int]",
+        report: "Callable[[str], None]",
+    ) -> None:
+        self.all, self._pciback = declared
+        self.preparing: "list[Callable[[Batch, Driver], None]]" = []
+        self.lost: "list[Callable[[Driver], None]]" = []
+        self.listeners: "dict[str, Listener]" = {"state": self._hear_state, "note": self._hear_note}
+        self._builder = builder
+        self._store = store
+        self._waits = waits
+        self._clock = clock
+        self._owner = owner
+        self._report = report
+        self._round: "list[Driver]" = []
+
+    def start(self) -> None:
+        """Begins to start all; called once."""
+        for driver in self.all:
+            driver.since_ms = self._clock()
+            self._listen(driver)
+        self._next_round()
+
+    def find(self, name: str) -> "Driver | None":
+        """The driver domain of that name."""
+        for driver in self.all:
+            if driver.name == name:
+                return driver
+        return None
+
+    # operators' requests
+
+    def page(self, start: int, request: "Request") -> None:
+        """Answers driver_list."""
+        now, end = self._clock(), start + _PER_PAGE
+        page = [
+            DRIVER.value(
+                driver.name,
+                driver.kind,
+                driver.domid,
+                driver.device,
+                driver.state,
+                driver.restarts,
+                max(now - driver.since_ms, 0),
+                driver.note[:256],
+            )
+            for driver in self.all[start:end]
+        ]
+        request.answer("drivers", more=int(len(self.all) > end), drivers=page)
+
+    def restart(self, name: str, timeout_ms: int, request: "Request") -> None:
+        """Ends a driver domain and starts it anew; answered when it is ready."""
+        driver = self.find(name)
+        if driver is None:
+            request.refuse(ENOENT, "there is no driver domain %s" % name)
+            return
+        if not driver.decided:
+            request.refuse(EBUSY, "driver domain %s is being started; try again in a moment" % name)
+            return
+
+        def decided(in_time: bool) -> None:
+            if not in_time:
+                request.refuse(ETIMEDOUT, driver.trouble)
+            elif driver.state == READY:
+                request.answer("done")
+            else:
+                request.refuse(EIO, driver.trouble)
+
+        driver.restarts += 1
+        driver.state, driver.note, driver.since_ms = WAITING, "", self._clock()
+        self._waits.until(lambda: driver.decided, timeout_ms, decided)
+        self._lose(driver)
+        if driver.up:
+            self._builder.ask("destroy", lambda reply: self._destroyed(driver, reply), domid=driver.domid)
+        else:
+            self._next_round()
+
+    # events
+
+    def device(self, name: str, state: str, text: str) -> None:
+        """Builder says what became of a device: claimed, failed or gone."""
+        driver = self.find(name)
+        if driver is None:
+            return
+        waits = driver in self._round and driver.state == WAITING
+        if state == "claimed" and waits:
+            self._build(driver)
+        elif state == "failed" and waits:
+            self._fail(driver, text)
+        elif state == "gone" and driver.state != FAILED:
+            self._fail(driver, "its device is gone: %s" % text)
+
+    def stopped(self, domid: int, reason: str) -> None:
+        """Builder says that a domain shut itself down or vanished."""
+        if domid == self._pciback:
+            for driver in self._round:
+                if not driver.decided:
+                    self._fail(driver, "PCIBack ended (%s) before its device was in service" % reason)
+        for driver in self.all:
+            if driver.domid == domid and driver.up and driver.state != WAITING:
+                self._lose(driver)
+                self._fail(driver, "its domain ended: %s" % reason)
+
+    # PCIBack
+
+    def _next_round(self) -> None:
+        waiting = [driver for driver in self.all if driver.state == WAITING and not driver.up]
+        if waiting and not self._round:
+            self._round = waiting
+            self._waits.until(
+                lambda: all([driver.decided for driver in waiting]), None, lambda _: self._dismiss()
+            )
+            self._builder.ask("build_shard", self._pciback_built, name=_PCIBACK)
+
+    def _pciback_built(self, message: "Message") -> None:
+        if message.kind != "built":
+            self._fail_round("PCIBack could not be built: %s" % message.fields.text)
+            return
+        batch = Batch(self._store)
+        records.pciback(batch, self._owner, self._pciback)
+        self._store.run(batch, self._pciback_recorded)
+
+    def _pciback_recorded(self, refused: str) -> None:
+        if refused:
+            self._fail_round("PCIBack was not started: %s" % refused)
+        else:
+            self._builder.ask("unpause", self._pciback_unpaused, domid=self._pciback)
+
+    def _pciback_unpaused(self, message: "Message") -> None:
+        if message.kind != "done":
+            self._fail_round("PCIBack was not started: %s" % message.fields.text)
+        for driver in self._round:
+            self._expect(driver, WAITING, "PCIBack did not claim its device in %d s")
+
+    def _fail_round(self, note: str) -> None:
+        for driver in self._round:
+            if not driver.decided:
+                self._fail(driver, note)
+
+    def _dismiss(self) -> None:
+        self._builder.ask("destroy", self._dismissed, domid=self._pciback)
+
+    def _dismissed(self, message: "Message") -> None:
+        if message.kind != "done" and message.fields.errno != ENOENT:
+            self._report("PCIBack could not be destroyed: %s" % message.fields.text)
+        self._remove(self._pciback, self._ended_round)
+
+    def _ended_round(self) -> None:
+        self._round = []
+        self._next_round()
+
+    # driver domains
+
+    def _build(self, driver: "Driver") -> None:
+        driver.state = BUILDING
+        self._builder.ask("build_shard", lambda reply: self._built(driver, reply), name=driver.name)
+
+    def _built(self, driver: "Driver", message: "Message") -> None:
+        if message.kind != "built":
+            self._fail(driver, "it could not be built: %s" % message.fields.text)
+            return
+        driver.up = True
+        driver.said_state = driver.said_note = ""
+        batch = Batch(self._store)
+        records.driver_domain(batch, self._owner, driver, self._pciback, message.fields)
+        for prepare in self.preparing:
+            prepare(batch, driver)
+        driver.recorded = True
+        self._store.run(batch, lambda refused: self._recorded(driver, refused))
+
+    def _recorded(self, driver: "Driver", refused: str) -> None:
+        if refused:
+            self._fail(driver, refused)
+        if driver.state == BUILDING:
+            self._builder.ask("unpause", lambda reply: self._unpaused(driver, reply), domid=driver.domid)
+
+    def _unpaused(self, driver: "Driver", message: "Message") -> None:
+        if message.kind != "done":
+            self._fail(driver, "it was not started: %s" % message.fields.text)
+        if driver.state == BUILDING:
+            driver.state = STARTING
+            driver.since_ms = self._clock()
+            self._expect(driver, STARTING, "its agent did not say in %d s that it is ready")
+            self._consider(driver)
+
+    def _expect(self, driver: "Driver", state: str, text: str) -> None:
+        """Fails the driver domain if it is in that state for longer than START_MS."""
+
+        def left(in_time: bool) -> None:
+            if not in_time:
+                self._fail(driver, text % (START_MS // 1000))
+
+        self._waits.until(lambda: driver.state != state, START_MS, left)
+
+    def _fail(self, driver: "Driver", note: str) -> None:
+        driver.state, driver.note = FAILED, note
+        self._report("driver domain %s (domain %d) failed: %s" % (driver.name, driver.domid, note))
+
+    def _lose(self, driver: "Driver") -> None:
+        driver.recorded = False
+        for lost in self.lost:
+            lost(driver)
+
+    def _destroyed(self, driver: "Driver", message: "Message") -> None:
+        if message.kind != "done" and message.fields.errno != ENOENT:
+            self._fail(driver, "it could not be destroyed: %s" % message.fields.text)
+            return
+        driver.up = False
+        self._remove(driver.domid, self._next_round)
+
+    def _remove(self, domid: int, removed: "Callable[[], None]") -> None:
+        batch = Batch(self._store)
+        batch.add(wire.RM, records.domain_path(domid))
+        self._store.run(batch, lambda refused: removed())
+
+    # what agents say
+
+    def _listen(self, driver: "Driver") -> None:
+        home = records.domain_path(driver.domid)
+        said, backends = home + "/service", home + "/backend"
+
+        def changed(path: str) -> None:
+            words = path[len(said) + 1 :].split("/")
+            listener = self.listeners.get(words[0])
+            if listener is not None:
+                self._store.read(path, lambda value: listener(driver, words[1:], value))
+
+        def backend_changed(path: str) -> None:
+            words = path[len(backends) + 1 :].split("/")
+            if len(words) == 3:
+                # the whole device has come or gone
+                words, path = words + ["state"], path + "/state"
+            if len(words) == 4 and words[3] in _BACKEND_LEAVES and "backend" in self.listeners:
+                listener = self.listeners["backend"]
+                self._store.read(path, lambda value: listener(driver, words, value))
+
+        self._store.watch(said, changed)
+        self._store.watch(backends, backend_changed)
+
+    def _hear_state(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
+        if not words:
+            driver.said_state = service.text(untrusted_value, 16)
+            self._consider(driver)
+
+    def _hear_note(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
+        if not words:
+            driver.said_note = service.text(untrusted_value, 200)
+
+    def _consider(self, driver: "Driver") -> None:
+        if driver.said_state == READY and driver.state == STARTING:
+            driver.state = READY
+        elif driver.said_state == FAILED and driver.state in (STARTING, READY):
+            self._fail(driver, driver.said_note or "its agent does not say why")
