@@ -14,13 +14,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from xoar.host import cache, commands, mirrors
 from xoar.host.errors import HostError, disk_errors
 from xoar.host.progress import Reporter
 
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BINARY_SUITE = "bookworm"  # pinned kernel, busybox, QEMU 7.2 and Xen's tools come from here
 _RESERVE = 16 << 20  # bytes of free space below which fetching is given up
 SOURCE_SUITES = ("bookworm", "trixie")
@@ -82,6 +83,13 @@ class Apt:
     def depends(self, package: str) -> str:
         """The Depends field of a binary package."""
         return self._query(package, "Depends")
+
+    def date(self) -> int:
+        """When the newest package list of the binary suite was made, in seconds since 1970."""
+        with self._ready():
+            files = self._folder.glob(f"lists/*_{BINARY_SUITE}*_InRelease")
+            dates = [re.search(r"^Date: (.*)$", file.read_text(), re.MULTILINE) for file in files]
+            return max(int(parsedate_to_datetime(date[1]).timestamp()) for date in dates if date)
 
     def _query(self, package: str, field: str) -> str:
         with self._ready():
@@ -154,7 +162,7 @@ class Apt:
 
 def sources_list(where: mirrors.Mirrors) -> str:
     """The text of the private state's sources.list."""
-    options = f"[signed-by={_KEYRING}]"
+    options = f"[signed-by={KEYRING}]"
     suites = [("deb", BINARY_SUITE), *(("deb-src", suite) for suite in SOURCE_SUITES)]
     lines = [f"{kind} {options} {where.archive} {suite} main" for kind, suite in suites]
     if where.security:

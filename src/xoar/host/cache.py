@@ -98,14 +98,16 @@ def build(
     *,
     title: str = "",
     total: int = 0,
+    rebuild: bool = False,
 ) -> Path:
     """The folder with the result for `what` and key `name`; made by `recipe` if it isn't there.
 
-    `title` is what the progress display says (default: "building <what>"), `total` its units of work.
+    With `rebuild` it is made anyway, and takes the place of the old one when it is complete. `title` is what
+    the progress display says (default: "building <what>"), `total` its units of work.
     Raises HostError with the log's place; then nothing is left but the log.
     """
     done = find(what, name)
-    if done is not None:
+    if done is not None and not rebuild:
         return done
     final = root() / "builds" / f"{what}-{name}"
     log = root() / "logs" / f"{what}-{name}.log"
@@ -113,7 +115,7 @@ def build(
         final.parent.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         with locked(final.name):
-            if not final.is_dir():
+            if rebuild or not final.is_dir():
                 log.write_text("")
                 with show.step(title or f"building {what}", total) as step:
                     _make(final, recipe, log, step)
@@ -128,6 +130,8 @@ def _make(final: Path, recipe: Callable[[Workspace], None], log: Path, step: Ste
         result.mkdir(parents=True)
         scratch.mkdir()
         recipe(Workspace(result, scratch, log, step))
+        if final.is_dir():
+            final.rename(temporary / "old")
         result.rename(final)
     except HostError as error:
         error.log = error.log or log
