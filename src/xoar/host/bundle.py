@@ -67,6 +67,8 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
             if link.role:
                 lines.append(f"word {link.server} {link.role}={shard.domid}")
         for received in shard.manifest.receives:
+            if received == "hardware" and not plan.drivers:
+                continue  # nobody to pass it on to
             lines.append(f"{received} {shard.manifest.name}")
             if received == "library":
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
