@@ -209,6 +209,11 @@ static void memory(void)
     NUMBER(XENMEM_resource_grant_table);
     NUMBER(XENMEM_resource_grant_table_id_shared);
     NUMBER(XENMAPSPACE_gmfn_foreign);
+    NUMBER(XENMEM_memory_map);
+    STRUCT("memory_map", struct xen_memory_map);
+    FIELD(struct xen_memory_map, nr_entries);
+    FIELD(struct xen_memory_map, buffer);
+    END();
     STRUCT("memory_reservation", struct xen_memory_reservation);
     FIELD(struct xen_memory_reservation, extent_start);
     FIELD(struct xen_memory_reservation, nr_extents);

@@ -65,7 +65,7 @@ def load(
         raise BuildError(EINVAL, "image %s does not fit into %d KiB" % (kernel.name, memory_kib))
     window = memory.Window(domid)
     try:
-        _copy_segments(window, kernel, executable)
+        copy_segments(window, kernel, executable)
         modules = []
         if module is not None:
             size = module.size if not isinstance(module, memoryview) else len(module)
@@ -74,7 +74,7 @@ def load(
                 address = (executable.end + start.PAGE - 1) // start.PAGE * start.PAGE
             if address + size > end:
                 raise BuildError(EINVAL, "kernel and ramdisk do not fit into %d KiB" % memory_kib)
-            _copy_module(window, module, address)
+            copy_module(window, module, address)
             modules.append((address, size))
         window.write(start.ACPI, acpi.tables(start.ACPI, vcpus))
         for address, content in start.pages(memory_kib, command_line, modules, start.ACPI):
@@ -84,7 +84,8 @@ def load(
     control.set_start_state(domid, executable.entry, start.START_INFO)
 
 
-def _copy_segments(window: memory.Window, kernel: "Image", executable: elf.Executable) -> None:
+def copy_segments(window: memory.Window, kernel: "Image", executable: elf.Executable) -> None:
+    """Writes a kernel's segments to where its headers want them."""
     for index in range(kernel.blocks):
         first = index * BLOCK
         data = None
@@ -97,7 +98,8 @@ def _copy_segments(window: memory.Window, kernel: "Image", executable: elf.Execu
                 window.write(segment.address + low - segment.offset, data[low - first : high - first])
 
 
-def _copy_module(window: memory.Window, module: "Image | memoryview", address: int) -> None:
+def copy_module(window: memory.Window, module: "Image | memoryview", address: int) -> None:
+    """Writes a module to consecutive memory."""
     if isinstance(module, memoryview):
         window.write(address, module)
         return

@@ -11,4 +11,5 @@ class BuildError(Exception):
 
 ENOENT = 2
 ENOMEM = 12
+ENODEV = 19
 EINVAL = 22

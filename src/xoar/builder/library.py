@@ -25,6 +25,7 @@ BLOCK = 65536
 HEADER = "<8sII"
 ENTRY = "<32s32s8sQQQ"
 SHARD, KERNEL, RAMDISK, PLAN = "shard", "kernel", "ramdisk", "plan"
+LINUX, ROOTFS = "linux", "rootfs"  # of driver domains
 
 
 class Image:

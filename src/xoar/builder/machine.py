@@ -1,25 +1,36 @@
-"""What Builder's service does to Xen: whole guests built, and the hypervisor's answers."""
+"""What Builder's service does to Xen: whole domains built, and the hypervisor's answers."""
 
 import nano
-from xoar.builder import construct, start
-from xoar.xen import control
+from xoar.builder import construct, driver, start
+from xoar.messages.channel import Channel
+from xoar.xen import control, devices, events, grants
+from xoar.xen.ring import xenstore_rings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from xoar.builder.library import Image
 
 _MAP_FRAMES = 1  # a guest's records of grants that it has mapped itself
+_ECAM_AT = 0xC0000000  # where PCIBack finds configuration space: above its RAM, in nano's 4 GiB
+_BUS = 0x100000  # bytes of configuration space of one bus
+
+# Linux in driver domains: bounce buffers of 4 MiB, for what is not contiguous in machine memory
+DRIVER_COMMAND_LINE = "console=hvc0 quiet iommu=soft swiotlb=2048"
 
 
 class Machine:
     """`guest_label`: the security context of guests. `links`: (server's domid, grant reference) of each
-    link that a guest opens."""
+    link that a guest or driver domain opens. `ecam`: address, first and last bus of configuration space."""
 
-    def __init__(self, guest_label: str, links: "list[tuple[int, int]]") -> None:
+    def __init__(self, guest_label: str, links: "list[tuple[int, int]]", ecam: "list[int]") -> None:
         self._guest_label = guest_label
         self._links = links
+        self._ecam = ecam
         self._labels: "dict[int, str]" = {}
         self._version = ""
+        self._opened: "dict[int, tuple[grants.Mapping, int]]" = {}
 
     def build(
         self,
@@ -39,6 +50,63 @@ class Machine:
         ports = construct.connect(domid, [(gref, server) for server, gref in self._links])
         construct.load(domid, kernel, ramdisk, command_line, memory_kib, vcpus)
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
+
+    def build_shard(
+        self, shard: "Any", image: "Image", links: "list[tuple[str, int, int]]"
+    ) -> "dict[int, tuple[int, int]]":
+        """Builds a nano shard that gets configuration space; `links`: (server, its domid, grant reference).
+
+        Result and errors as those of `build`.
+        """
+        uuid = bytes(15) + bytes([shard.domid])
+        construct.create(shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES)
+        ports = construct.connect(shard.domid, [(gref, domid) for _, domid, gref in links])
+        words = ["name=" + shard.name, "domid=%d" % shard.domid] + shard.words
+        for server, _, gref in links:
+            words.append("uses=%s:%d:%d" % (server, start.link_frame(gref), ports[gref]))
+        if self._ecam:
+            address, first, last = self._ecam
+            words.append("ecam=%d:%d:%d" % (_ECAM_AT, first, last))
+            devices.permit_memory(shard.domid, address, (last - first + 1) * _BUS)
+            devices.map_memory(shard.domid, _ECAM_AT, address, (last - first + 1) * _BUS)
+        construct.load(shard.domid, image, None, " ".join(words), shard.memory_kib, shard.vcpus)
+        return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
+
+    def build_driver(
+        self, wanted: "Any", kernel: "Image", rootfs: "Image", memory: "list[tuple[int, int]]"
+    ) -> "dict[int, tuple[int, int]]":
+        """Builds a driver domain and gives it its device, whose memory is `memory`, (address, size) each.
+
+        Result and errors as those of `build`.
+        """
+        rings = driver.build(
+            wanted.domid,
+            bytes(15) + bytes([wanted.domid]),
+            wanted.label,
+            kernel,
+            rootfs,
+            "%s xoar.driver=%s" % (DRIVER_COMMAND_LINE, wanted.name),
+            wanted.memory_kib,
+            [(gref, server) for server, gref in self._links],
+        )
+        for address, size in memory:
+            devices.permit_memory(wanted.domid, address, size)
+        devices.assign(wanted.domid, wanted.bdf)
+        return rings
+
+    def open(self, domid: int, gref: int, port: int, name: str) -> Channel:
+        """Builder's end of a link that a shard opened to it."""
+        local = events.bind(domid, port)
+        mapping = grants.map(domid, gref)
+        self._opened[domid] = (mapping, local)
+        incoming, outgoing = xenstore_rings(mapping.page)
+        return Channel(incoming, outgoing, lambda: events.notify(local), name, "builder")
+
+    def close(self, domid: int) -> None:
+        """Gives the page and the port of `open` back."""
+        mapping, port = self._opened.pop(domid)
+        mapping.unmap()
+        events.close(port)
 
     def unpause(self, domid: int) -> None:
         control.unpause(domid)

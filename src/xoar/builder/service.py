@@ -8,6 +8,7 @@ from collections import namedtuple
 
 from xoar.abi import xen as abi
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
+from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
 from xoar.messages.errors import EBUSY, EINVAL, EIO, EPERM
 
 TYPE_CHECKING = False
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from xoar.builder.devices import Devices
     from xoar.builder.library import Image, Library
+    from xoar.builder.plan import Plan
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
 
@@ -32,6 +35,14 @@ if TYPE_CHECKING:
             memory_kib: int,
             vcpus: int,
         ) -> "dict[int, tuple[int, int]]": ...
+        def build_shard(
+            self, shard: Any, image: Image, links: "list[tuple[str, int, int]]"
+        ) -> "dict[int, tuple[int, int]]": ...
+        def build_driver(
+            self, driver: Any, kernel: Image, rootfs: Image, memory: "list[tuple[int, int]]"
+        ) -> "dict[int, tuple[int, int]]": ...
+        def open(self, domid: int, gref: int, port: int, name: str) -> Channel: ...
+        def close(self, domid: int) -> None: ...
         def unpause(self, domid: int) -> None: ...
         def destroy(self, domid: int) -> None: ...
         def domains(self) -> "list[Any]": ...
@@ -42,7 +53,7 @@ if TYPE_CHECKING:
 
 
 NO_IMAGE = bytes(32)
-# what a guest has: server and grant reference
+# what a guest or driver domain has: server and grant reference
 LINKS = (("console", abi.GNTTAB_RESERVED_CONSOLE), ("xenstore", abi.GNTTAB_RESERVED_XENSTORE))
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
@@ -56,8 +67,11 @@ Call = namedtuple("Call", ("server", "id"))
 class _Record:
     """What Builder knows of a domain besides what Xen says."""
 
-    def __init__(self, name: str, created: int, parent: "str | None") -> None:
+    def __init__(
+        self, name: str, created: int, parent: "str | None", links: "tuple[tuple[str, int], ...]" = LINKS
+    ) -> None:
         self.name = name
+        self.links = links  # that servers are told of
         self.created = created
         self.parent = parent  # the Toolstack that asked for it; None: built by Bootstrapper
         self.started = parent is None
@@ -74,7 +88,11 @@ class _Operation:
 
 
 class Service:
-    """`clients`: channels of Toolstacks by shard name; `servers`: those of XenStore and Console."""
+    """`clients`: channels of the shards that ask Builder, by name; `servers`: those of XenStore and Console.
+
+    `plan` is the boot plan; the shards in it that are built at boot run already. Guests get domids from
+    `first_guest` on.
+    """
 
     def __init__(
         self,
@@ -82,17 +100,21 @@ class Service:
         library: "Library",
         clients: "dict[str, Channel]",
         servers: "dict[str, Channel]",
-        shards: "dict[int, str]",
+        plan: "Plan",
+        devices: "Devices",
+        first_guest: int,
     ) -> None:
         self._machine = machine
         self._library = library
         self._clients = clients
         self._servers = servers
+        self._plan = plan
+        self._devices = devices
         now = machine.now()
-        self._records = {domid: _Record(name, now, None) for domid, name in shards.items()}
+        self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
         self._operations: "list[_Operation]" = []
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
-        self._first_domid = self._next_domid = max(shards) + 1
+        self._first_domid = self._next_domid = first_guest
         self._next_call = 1
 
     # -- requests
@@ -114,8 +136,8 @@ class Service:
 
     def _on_build(self, client: str, channel: "Channel", message: "Message") -> None:
         request = message.fields
-        kernel = self._library.find(request.kernel, "kernel")
-        ramdisk = None if request.ramdisk == NO_IMAGE else self._library.find(request.ramdisk, "ramdisk")
+        kernel = self._library.find(request.kernel, KERNEL)
+        ramdisk = None if request.ramdisk == NO_IMAGE else self._library.find(request.ramdisk, RAMDISK)
         if request.vcpus < 1 or request.vcpus > 64:
             raise BuildError(EINVAL, "a domain has 1 to 64 vCPUs, not %d" % request.vcpus)
         domid = self._free_domid()
@@ -127,30 +149,102 @@ class Service:
         except (BuildError, OSError, MemoryError):
             self._take_back(domid)
             raise
+        self._introduce(domid, links, channel, message.id)
+
+    def _on_build_shard(self, client: str, channel: "Channel", message: "Message") -> None:
+        name = message.fields.name
+        wanted = _named(self._plan.late, name)
+        build: "Callable[[Any], dict[int, tuple[int, int]]]" = self._build_late
+        links: "tuple[tuple[str, int], ...]" = LINKS
+        if wanted is not None:
+            told = [link for link in self._opened_by(wanted) if link.server.name in self._servers]
+            links = tuple([(link.server.name, link.gref) for link in told])
+        else:
+            wanted = _named(self._plan.drivers, name)
+            build = self._build_driver
+        if wanted is None:
+            raise BuildError(ENOENT, "the boot plan has no shard %s that is built on request" % name)
+        if wanted.domid in self._records:
+            raise BuildError(EBUSY, "%s is there already, as domain %d" % (name, wanted.domid))
+        self._records[wanted.domid] = _Record(name, self._machine.now(), client, links)
+        try:
+            rings = build(wanted)
+        except (BuildError, OSError, MemoryError):
+            self._take_back(wanted.domid)
+            raise
+        self._introduce(wanted.domid, rings, channel, message.id)
+
+    def _opened_by(self, shard: "Any") -> "list[Any]":
+        return [link for link in self._plan.late_links if link.client is shard]
+
+    def _build_late(self, shard: "Any") -> "dict[int, tuple[int, int]]":
+        opened = self._opened_by(shard)
+        links = [(link.server.name, link.server.domid, link.gref) for link in opened]
+        rings = self._machine.build_shard(shard, self._library.named(shard.image, SHARD), links)
+        for link in opened:
+            if link.server.name == "builder":
+                port = rings[link.gref][1]
+                self._clients[shard.name] = self._machine.open(shard.domid, link.gref, port, shard.name)
+        return rings
+
+    def _build_driver(self, driver: "Any") -> "dict[int, tuple[int, int]]":
+        kernel, rootfs = [self._library.named(driver.image, kind) for kind in (LINUX, ROOTFS)]
+        memory = self._devices.memory_of(driver.name)
+        # PCIBack resets the device and claims it anew before it can be given to anybody again
+        self._devices.forget(driver.name)
+        return self._machine.build_driver(driver, kernel, rootfs, memory)
+
+    def _introduce(
+        self, domid: int, links: "dict[int, tuple[int, int]]", channel: "Channel", request: int
+    ) -> None:
+        """Makes a new domain known to the servers of its links, then answers the request for it."""
 
         def introduced(trouble: str) -> None:
             if trouble:
 
                 def gone(_: str) -> None:
-                    channel.fail(message.id, EBUSY, trouble)
+                    channel.fail(request, EBUSY, trouble)
 
                 self._release(domid, gone)
                 return
+            store = links.get(abi.GNTTAB_RESERVED_XENSTORE, (0, 0))
+            console = links.get(abi.GNTTAB_RESERVED_CONSOLE, (0, 0))
             channel.send(
                 "built",
-                message.id,
+                request,
                 domid=domid,
-                store_gfn=links[abi.GNTTAB_RESERVED_XENSTORE][0],
-                store_port=links[abi.GNTTAB_RESERVED_XENSTORE][1],
-                console_gfn=links[abi.GNTTAB_RESERVED_CONSOLE][0],
-                console_port=links[abi.GNTTAB_RESERVED_CONSOLE][1],
+                store_gfn=store[0],
+                store_port=store[1],
+                console_gfn=console[0],
+                console_port=console[1],
             )
 
         calls = [
             self._call(server, "introduce", domid=domid, gref=gref, port=links[gref][1])
-            for server, gref in LINKS
+            for server, gref in self._records[domid].links
         ]
         self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, introduced))
+
+    def _on_claim(self, client: str, channel: "Channel", message: "Message") -> None:
+        claim = message.fields
+        try:
+            self._devices.claim(claim.driver, claim.bdf, [(bar.address, bar.size) for bar in claim.bars])
+        except BuildError as error:
+            self._tell_of_device(client, claim.driver, "failed", str(error))
+            raise
+        channel.send("done", message.id)
+        self._tell_of_device(client, claim.driver, "claimed", "")
+
+    def _on_fault(self, client: str, channel: "Channel", message: "Message") -> None:
+        self._devices.forget(message.fields.driver)
+        channel.send("done", message.id)
+        self._tell_of_device(client, message.fields.driver, "failed", message.fields.text)
+
+    def _tell_of_device(self, claimant: str, driver: str, state: str, text: str) -> None:
+        """Tells whoever had PCIBack built."""
+        for record in self._records.values():
+            if record.name == claimant and record.parent in self._clients:
+                self._clients[record.parent].send("device", 0, driver=driver, state=state, text=text[:256])
 
     def _on_unpause(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid
@@ -257,6 +351,7 @@ class Service:
             record = self._records.pop(domid)
             if domid and not record.reported:
                 self._report(domid, record, "vanished")
+            self._hang_up(domid, record)
 
     def _report(self, domid: int, record: _Record, reason: str) -> None:
         print("builder: domain %d (%s) ended: %s" % (domid, record.name or record.parent, reason))
@@ -293,14 +388,22 @@ class Service:
             # a server that refuses or hangs must not keep a domain alive
             if trouble:
                 print("builder: releasing domain %d: %s" % (domid, trouble))
+            self._hang_up(domid, record)
             self._machine.destroy(domid)
             self.domains_changed()
 
-        calls = [self._call(server, "release", domid=domid) for server, _ in LINKS]
+        record = self._records[domid]
+        calls = [self._call(server, "release", domid=domid) for server, _ in record.links]
         self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, released))
+
+    def _hang_up(self, domid: int, record: _Record) -> None:
+        """Gives back a domain's page and port, if it was a client that Builder built."""
+        if record.parent is not None and self._clients.pop(record.name, None) is not None:
+            self._machine.close(domid)
 
     def _take_back(self, domid: int) -> None:
         """Destroys a domain that nobody but Builder knows of."""
+        self._hang_up(domid, self._records[domid])
         if [info for info in self._machine.domains() if info.domid == domid]:
             self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, lambda trouble: None)
             self._machine.destroy(domid)
@@ -332,6 +435,13 @@ class Service:
         domid = self._next_domid
         self._next_domid = domid + 1 if domid < _LAST_DOMID else self._first_domid
         return domid
+
+
+def _named(entries: "list[Any]", name: str) -> "Any":
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    return None
 
 
 _REASONS = {

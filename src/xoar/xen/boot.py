@@ -3,13 +3,17 @@
 Source of the layout: xen/include/public/arch-x86/hvm/start_info.h; of the words: docs/architecture.md.
 """
 
+import struct
 from collections import namedtuple
 
 import nano
 from xoar.abi import xen as abi
 from xoar.xen import events
 from xoar.xen.grants import own_page
+from xoar.xen.hypercall import memory_op
 from xoar.xen.ring import PAGE_SIZE
+
+_MAP_ENTRIES, _MAP_ENTRY_SIZE = 128, 20  # struct e820entry: u64, u64, u32, packed
 
 Link = namedtuple("Link", ("page", "port"))
 Client = namedtuple("Client", ("link", "name", "domid", "gref", "port"))
@@ -37,6 +41,20 @@ def modules() -> "list[memoryview]":
         nano.memory(entry.get(table, "paddr", i * entry.size), entry.get(table, "size", i * entry.size))
         for i in range(count)
     ]
+
+
+def rsdp() -> int:
+    """The physical address of ACPI's root pointer; 0 if there is none."""
+    return abi.hvm_start_info.get(_start_info(), "rsdp_paddr")
+
+
+def memory_map() -> "list[tuple[int, int, int]]":
+    """(address, size, type) of each entry of the memory map that Xen gave this domain (types as in E820)."""
+    buffer = bytearray(_MAP_ENTRIES * _MAP_ENTRY_SIZE)
+    request = abi.memory_map.new(nr_entries=_MAP_ENTRIES, buffer=nano.address(buffer))
+    memory_op("memory map", abi.XENMEM_memory_map, request)
+    count = abi.memory_map.get(request, "nr_entries")
+    return [struct.unpack_from("<QQI", buffer, i * _MAP_ENTRY_SIZE) for i in range(count)]
 
 
 def settings(key: str) -> "list[str]":

@@ -16,6 +16,7 @@ DomainInfo = namedtuple(
 """reason: SHUTDOWN_* or None while it runs; memory in 4 KiB pages, cpu_time in ns."""
 
 _LABEL_SIZE = 256
+_MOST_PORTS, _MOST_PORTS_OF_BACKENDS = 1023, 8191
 _PAGE = 32  # domains in one sysctl
 _FLAT_CODE, _FLAT_DATA, _TASK = 0xC9B, 0xC93, 0x8B  # arbytes as docs/misc/pvh.pandoc wants the segments
 
@@ -47,8 +48,13 @@ def _flask(command: int, sid: int, context: "bytes | bytearray", size: int, what
     return request
 
 
-def create(domid: int, uuid: bytes, sid: int, vcpus: int, grant_frames: int, map_frames: int) -> None:
-    """Makes an empty PVH domain with this domid. Number explicitly: nothing may depend on Xen's choice."""
+def create(
+    domid: int, uuid: bytes, sid: int, vcpus: int, grant_frames: int, map_frames: int, pv: bool = False
+) -> None:
+    """Makes an empty PVH domain with this domid; a PV one can have devices (and is kept apart by the IOMMU).
+
+    Number explicitly: nothing may depend on Xen's choice.
+    """
     domctl(
         "create",
         abi.DOMCTL_createdomain,
@@ -56,10 +62,10 @@ def create(domid: int, uuid: bytes, sid: int, vcpus: int, grant_frames: int, map
         domid,
         ssidref=sid,
         handle=uuid,
-        flags=abi.XEN_DOMCTL_CDF_hvm | abi.XEN_DOMCTL_CDF_hap,
-        emulation_flags=abi.XEN_X86_EMU_LAPIC,
+        flags=abi.XEN_DOMCTL_CDF_iommu if pv else abi.XEN_DOMCTL_CDF_hvm | abi.XEN_DOMCTL_CDF_hap,
+        emulation_flags=0 if pv else abi.XEN_X86_EMU_LAPIC,
         max_vcpus=vcpus,
-        max_evtchn_port=1023,
+        max_evtchn_port=_MOST_PORTS_OF_BACKENDS if pv else _MOST_PORTS,
         max_grant_frames=grant_frames,
         max_maptrack_frames=map_frames,
         grant_opts=1,

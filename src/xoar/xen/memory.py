@@ -18,39 +18,50 @@ _EFAULT = 14
 _ENOMEM = 12
 
 
-def populate(domid: int, start: int, count: int) -> None:
+def populate(domid: int, start: int, count: int, machine_frames: "array[int] | None" = None) -> None:
     """Gives a domain `count` fresh, zeroed pages from frame `start` on. OSError(ENOMEM) if there are none.
 
     Whole 2 MiB ranges are asked for as superpages first: it is faster, and so is the domain afterwards.
+    For a PV domain, `machine_frames` gets the machine frame of each frame.
     """
     position, end = start, start + count
     while position < end:
         large = (end - position) // _SUPERPAGE if position % _SUPERPAGE == 0 else 0
         if large:
-            done = _populate(domid, position, min(large, _CHUNK), _SUPERPAGE_ORDER)
+            done = _populate(domid, position, min(large, _CHUNK), _SUPERPAGE_ORDER, machine_frames)
             position += done * _SUPERPAGE
             if done:
                 continue
         limit = min(end, (position // _SUPERPAGE + 1) * _SUPERPAGE)
-        done = _populate(domid, position, min(limit - position, _CHUNK), 0)
+        done = _populate(domid, position, min(limit - position, _CHUNK), 0, machine_frames)
         if not done:
             raise OSError(_ENOMEM, "no memory left for domain %d" % domid)
         position += done
 
 
-def _populate(domid: int, start: int, count: int, order: int) -> int:
+def _populate(domid: int, start: int, count: int, order: int, machine_frames: "array[int] | None") -> int:
     extents = array("Q", [start + (i << order) for i in range(count)])
     request = abi.memory_reservation.new(
         extent_start=nano.address(memoryview(extents)), nr_extents=count, extent_order=order, domid=domid
     )
-    return hypercall.memory_op("populate domain %d" % domid, abi.XENMEM_populate_physmap, request)
+    done = hypercall.memory_op("populate domain %d" % domid, abi.XENMEM_populate_physmap, request)
+    if machine_frames is not None:
+        # Xen has replaced each extent's first frame by its machine frame
+        for i in range(done):
+            for j in range(1 << order):
+                machine_frames[start + (i << order) + j] = extents[i] + j
+    return done
 
 
 class Window:
-    """Some frames of this domain through which another domain's memory is written, front to back."""
+    """Some frames of this domain through which another domain's memory is written, front to back.
 
-    def __init__(self, domid: int, count: int = 64) -> None:
+    Of a PV domain, `machine_frames` are the machine frames that it has, in the order of its own frames.
+    """
+
+    def __init__(self, domid: int, machine_frames: "array[int] | None" = None, count: int = 64) -> None:
         self._domid = domid
+        self._machine_frames = machine_frames
         self._count = count
         self._frame = frames.take(count)
         self._memory = nano.memory(self._frame * PAGE_SIZE, count * PAGE_SIZE)
@@ -87,8 +98,12 @@ class Window:
 
     def _map(self, frame: int) -> None:
         """Maps the run from `frame` on over what the window showed before."""
+        machine_frames = self._machine_frames
         for i in range(self._count):
-            self._wanted[i] = frame + i
+            if machine_frames is None:
+                self._wanted[i] = frame + i
+            else:
+                self._wanted[i] = machine_frames[min(frame + i, len(machine_frames) - 1)]
         request = abi.add_to_physmap_batch.new(
             domid=abi.DOMID_SELF,
             space=abi.XENMAPSPACE_gmfn_foreign,

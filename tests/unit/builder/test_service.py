@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from xoar.builder import plan
+from xoar.builder.devices import Devices
 from xoar.builder.errors import BuildError
-from xoar.builder.library import KERNEL, RAMDISK, Library
+from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD, Library
 from xoar.builder.service import Service
 from xoar.host import bundle, compress
 from xoar.messages.codec import Message, encode
@@ -19,8 +21,27 @@ from .test_library import unpack
 Info = namedtuple("Info", "domid flags reason pages max_pages vcpus cpu_time sid")
 KERNEL_ENTRY = bundle.Entry("linux", KERNEL, b"kernel")
 RAMDISK_ENTRY = bundle.Entry("linux", RAMDISK, b"ramdisk")
-SHARDS = {1: "xenstore", 2: "console", 3: "builder", 4: "toolstack"}
-FIRST_GUEST = 5
+IMAGES = [
+    KERNEL_ENTRY,
+    RAMDISK_ENTRY,
+    bundle.Entry("pciback", SHARD, b"pciback"),
+    bundle.Entry("netback", LINUX, b"driver kernel"),
+    bundle.Entry("netback", ROOTFS, b"driver root"),
+]
+PLAN = plan.parse("""\
+shard xenstore 1 16384 1 xenstore_t xenstore
+shard console 2 16384 1 console_t console
+shard builder 3 12288 1 builder_t builder
+shard toolstack 4 12288 1 toolstack_t toolstack
+late pciback 5 12288 1 pciback_t pciback
+driver net0 netback 6 98304 1 netback_t netback 256
+link pciback xenstore xenstore 1
+link pciback builder pciback 2
+""")
+SHARDS = {shard.domid: shard.name for shard in PLAN.shards}
+PCIBACK, NET0 = 5, 6
+FIRST_GUEST = 32
+WINDOW = (0xC0000000, 0x10000000)
 _POWEROFF, _CRASH = 0, 3
 
 
@@ -34,6 +55,29 @@ class FakeXen:
         self.fail_before: Exception | None = None
         self.running: set[int] = set()
         self.hold: set[int] = set()
+        self.links: list[tuple[str, int, int]] = []
+        self.device_memory: dict[int, list[tuple[int, int]]] = {}
+        self.opened: dict[int, FakeChannel] = {}
+
+    def build_shard(
+        self, shard: Any, image: Any, links: list[tuple[str, int, int]]
+    ) -> dict[int, tuple[int, int]]:
+        self.links = links
+        self.build(shard.domid)
+        return {1: (3, 12), 2: (5, 13)}
+
+    def build_driver(
+        self, driver: Any, kernel: Any, rootfs: Any, memory: list[tuple[int, int]]
+    ) -> dict[int, tuple[int, int]]:
+        self.device_memory[driver.domid] = memory
+        return self.build(driver.domid)
+
+    def open(self, domid: int, gref: int, port: int, name: str) -> FakeChannel:
+        self.opened[domid] = FakeChannel()
+        return self.opened[domid]
+
+    def close(self, domid: int) -> None:
+        del self.opened[domid]
 
     def build(self, domid: int, *_: Any) -> dict[int, tuple[int, int]]:
         if self.fail_before:
@@ -92,7 +136,7 @@ class FakeChannel:
 
 class World:
     def __init__(self) -> None:
-        packed = bundle.pack([KERNEL_ENTRY, RAMDISK_ENTRY], lambda e: compress.compress_blocks(e.content))
+        packed = bundle.pack(IMAGES, lambda e: compress.compress_blocks(e.content))
         self.xen = FakeXen()
         self.toolstack = FakeChannel()
         self.servers = {"xenstore": FakeChannel(), "console": FakeChannel()}
@@ -100,8 +144,10 @@ class World:
             self.xen,
             Library(memoryview(packed), unpack),
             {"toolstack": self.toolstack},
-            self.servers,
-            SHARDS,  # type: ignore[arg-type, dict-item]
+            self.servers,  # type: ignore[arg-type]
+            PLAN,
+            Devices(PLAN.drivers, [WINDOW]),
+            FIRST_GUEST,
         )
 
     def ask(self, kind: str, id: int = 7, **fields: Any) -> None:

@@ -6,11 +6,11 @@ ends' command lines. If anything fails, Bootstrapper says what and crashes, and 
 
 import nano
 from xoar.abi import xen as abi
-from xoar.builder import construct, plan
-from xoar.builder.errors import BuildError
+from xoar.builder import construct, hardware, plan
+from xoar.builder.errors import ENODEV, BuildError
 from xoar.builder.library import PLAN, SHARD, Library
 from xoar.builder.start import link_frame
-from xoar.xen import boot, control, events
+from xoar.xen import boot, control, devices, events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAP_FRAMES = 8  # records for 2048 grants that a shard has mapped
 _READY_TIMEOUT = 20 * 1000000000
+_BUS = 0x100000  # bytes of configuration space
 _CHECK_INTERVAL = 100 * 1000000
 
 
@@ -40,6 +41,9 @@ def main() -> None:
             _create(shard)
         step = "connect the shards"
         words, waiting = _connect(todo)
+        step = "hand over the hardware"
+        for shard in todo.hardware:
+            words[shard.name] += _hand_over_hardware(shard)
         for shard in todo.shards:
             step = "load " + shard.name
             _load(library, shard, words[shard.name], blob if shard in todo.library else None)
@@ -82,6 +86,20 @@ def _connect(todo: "Plan") -> "tuple[dict[str, list[str]], dict[int, Shard]]":
         words[shard.name].append("ready=%d" % port)
         ready[port] = shard
     return words, ready
+
+
+def _hand_over_hardware(shard: "Shard") -> "list[str]":
+    """Lets a shard pass on configuration space and the memory of devices; the words that tell it where."""
+    ecam = hardware.mcfg(lambda address, length: bytes(nano.memory(address, length)), boot.rsdp())
+    if ecam is None:
+        raise BuildError(ENODEV, "the machine has no memory-mapped configuration space (ACPI table MCFG)")
+    address, first, _ = ecam
+    last = hardware.last_bus(lambda at: nano.memory(at, 1, "I")[0], ecam)
+    windows = hardware.windows(boot.memory_map(), ecam)
+    for start, size in windows + [(address + first * _BUS, (last - first + 1) * _BUS)]:
+        devices.permit_memory(shard.domid, start, size)
+    words = ["window=%d:%d" % window for window in windows]
+    return words + ["ecam=%d:%d:%d" % (address + first * _BUS, first, last)]
 
 
 def _load(library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None") -> None:

@@ -2,7 +2,9 @@
 
 import nano
 from xoar.abi import xen as abi
-from xoar.builder.library import Library
+from xoar.builder import plan
+from xoar.builder.devices import Devices
+from xoar.builder.library import PLAN, Library
 from xoar.builder.machine import Machine
 from xoar.builder.service import LINKS, Service
 from xoar.messages.channel import Channel
@@ -22,14 +24,18 @@ def _needed(key: str) -> str:
     return value
 
 
+def _numbers(text: str) -> "list[int]":
+    return [int(word) for word in text.split(":")]
+
+
 def main() -> None:
     """Serves for ever."""
     library = Library(boot.modules()[0], nano.lz4)
-    shards = {}
-    for word in boot.settings("shard"):
-        domid, name = word.split(":")
-        shards[int(domid)] = name
-    domids = {name: domid for domid, name in shards.items()}
+    script = library.named("boot", PLAN)
+    todo = plan.parse(script.read(0, script.size).decode())
+    domids = {shard.name: shard.domid for shard in todo.shards}
+    windows = [_numbers(text) for text in boot.settings("window")]
+    ecam = boot.setting("ecam")
 
     clients = {}
     for client in boot.clients():
@@ -43,8 +49,14 @@ def main() -> None:
         servers[server] = Channel(incoming, outgoing, _notifier(link.port), server, "builder")
 
     guard = Guard("builder")
-    machine = Machine(_needed("guest_label"), [(domids[server], gref) for server, gref in LINKS])
-    service = Service(machine, library, clients, servers, shards)
+    machine = Machine(
+        _needed("guest_label"),
+        [(domids[server], gref) for server, gref in LINKS],
+        _numbers(ecam) if ecam else [],
+    )
+    devices = Devices(todo.drivers, [(address, size) for address, size in windows])
+    first_guest = int(_needed("first_guest"))
+    service = Service(machine, library, clients, servers, todo, devices, first_guest)
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
     boot.ready()
     print("builder: ready, %d images" % len(library.images))
@@ -56,7 +68,7 @@ def main() -> None:
             for message in channel.receive():
                 guard.call(service.answered, server, message)
             channel.flush()
-        for client, channel in clients.items():
+        for client, channel in list(clients.items()):
             channel.flush()
             if not channel.congested:
                 for message in channel.receive():

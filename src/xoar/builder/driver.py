@@ -1,0 +1,84 @@
+"""Building a driver domain: a Linux PV domain, in which a device can be."""
+
+from array import array
+
+import nano
+from xoar.builder import construct, elf, pv
+from xoar.xen import control, events, memory
+from xoar.xen import pv as xen_pv
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xoar.builder.library import Image
+
+_SLACK_KIB = 1024  # what Xen allocates on a domain's account besides its RAM
+_GRANT_FRAMES = 4
+_MAP_FRAMES = 64  # records for 16384 grants of guests that it has mapped
+
+
+def build(
+    domid: int,
+    uuid: bytes,
+    label: str,
+    kernel: "Image",
+    rootfs: "Image",
+    command_line: str,
+    memory_kib: int,
+    links: "list[tuple[int, int]]",
+) -> "dict[int, tuple[int, int]]":
+    """Builds the domain and leaves it paused; (frame, port) of the link with each grant reference.
+
+    `links`: (grant reference, server's domid) each. If this raises (OSError, BuildError, MemoryError), the
+    domain may exist: destroy it.
+    """
+    executable = elf.parse(kernel)
+    where = pv.layout(executable, memory_kib, rootfs.size)
+    control.create(domid, uuid, control.label_to_sid(label), 1, _GRANT_FRAMES, _MAP_FRAMES, pv=True)
+    control.limit_memory(domid, memory_kib + _SLACK_KIB)
+    xen_pv.use_native_tsc(domid)
+    total = memory_kib // 4
+    frames = array("Q", bytes(8 * total))
+    memory.populate(domid, 0, total, frames)
+    ports = _connect(domid, where, frames, links)
+    shared_info = xen_pv.shared_info_frame(domid)
+
+    window = memory.Window(domid, frames)
+    try:
+        construct.copy_segments(window, kernel, executable)
+        construct.copy_module(window, rootfs, where.module * pv.PAGE)
+        window.write(where.list * pv.PAGE, _bytes(frames))
+        info = pv.start_info(where, frames, shared_info, ports, command_line)
+        window.write(where.start_info * pv.PAGE, info)
+        for index in range(pv.tables(where)):
+            window.write((where.tables + index) * pv.PAGE, _bytes(pv.table(where, frames, index)))
+    finally:
+        window.close()
+    window = memory.Window(domid, array("Q", [shared_info]), 1)
+    try:
+        for offset, data in pv.masked_upcalls(1):
+            window.write(offset, data)
+    finally:
+        window.close()
+    xen_pv.pin(domid, frames[where.tables])
+    xen_pv.set_context(domid, pv.context(where, frames))
+    return {gref: (frames[pv.link_frame(where, gref)], ports[gref]) for gref in ports}
+
+
+def _connect(
+    domid: int, where: pv.Layout, frames: "array[int]", links: "list[tuple[int, int]]"
+) -> "dict[int, int]":
+    """Opens links; the domain's port for each grant reference."""
+    ports = {}
+    table = memory.GrantTable(domid)
+    try:
+        for gref, server in links:
+            table.permit(gref, server, frames[pv.link_frame(where, gref)])
+            ports[gref] = events.allocate(domid, server)
+    finally:
+        table.close()
+    return ports
+
+
+def _bytes(numbers: "array[int]") -> memoryview:
+    """The same memory as bytes."""
+    return nano.memory(nano.address(memoryview(numbers)), len(numbers) * 8)
