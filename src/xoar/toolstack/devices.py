@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_OF_A_KIND = 8
 """Disks of a guest, and network interfaces of a guest."""
 
+_BACKENDS_MAC = bytes([0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
+"""What xen-netback gives its own end of every interface."""
+
 
 class Unfit(Exception):
     """A device that can't be: the error number, and what is wrong with it."""
@@ -78,7 +81,7 @@ class Devices:
         if network is None:
             raise Unfit(ENOENT, "there is no network %s" % nic.network)
         # the lowest bit of the first byte marks group addresses (IEEE 802)
-        if nic.mac == bytes(6) or nic.mac[0] & 1:
+        if nic.mac in (bytes(6), _BACKENDS_MAC) or nic.mac[0] & 1:
             raise Unfit(EINVAL, "%s is no address for a network interface" % mac_text(nic.mac))
         if nic.address:
             self._judge_address(nic, ipv4.subnet(network.fields.subnet))

@@ -129,12 +129,14 @@ class Drivers:
         driver = self.find(name)
         if driver is None:
             return
-        waits = driver in self._round and driver.state == WAITING
-        if state == "claimed" and waits:
+        early = driver.state == WAITING and driver not in self._round
+        if driver.state == FAILED or early:
+            return
+        if state == "claimed" and driver.state == WAITING:
             self._build(driver)
-        elif state == "failed" and waits:
+        elif state == "failed":
             self._fail(driver, text)
-        elif state == "gone" and driver.state != FAILED:
+        elif state == "gone":
             self._fail(driver, "its device is gone: %s" % text)
 
     def stopped(self, domid: int, reason: str) -> None:

@@ -1,7 +1,7 @@
 """One guest: what it was asked to be, where in its life it is, and who waits for what.
 
 `state` is what operators see (schema.GUEST_STATE). `phase` is the step that is on its way and whose end an
-event will tell; only `guests.Guests` changes either:
+event will tell; only Guests, Starts and Ends change either:
 
     phase      waits for                          then
     drivers    its devices' driver domains        build (left out if it has no devices)
@@ -50,6 +50,9 @@ BUILDING = (DRIVERS, BUILD, RECORDS, PLUG, UNPAUSE)
 ENDING = (CLOSE, DESTROY, RELEASE, REMOVE)
 
 NEVER = 0
+
+ABANDONED = "destroyed by the operator"
+"""The note of a guest whose start was given up for that."""
 
 
 class Waiter:

@@ -1,37 +1,22 @@
 """The life cycle of guests, driven by events: operators' requests, answers of Builder and XenStore, stops.
 
 Nothing here waits. Each failure half-way takes back what was done: the domain is destroyed and the records
-are removed before the operator hears of it. `guest.py` has the table of phases.
+are removed before the operator hears of it. `guest.py` has the table of phases; those of a start are in
+`starts`, those of an end in `ends`, and what happens between is decided here.
 """
 
 from xoar.messages.errors import EBUSY, EEXIST, EIO, ENOENT, ENOSPC, ETIMEDOUT
-from xoar.toolstack import configuration, device, records
+from xoar.toolstack import configuration, records
 from xoar.toolstack.devices import Unfit
-from xoar.toolstack.guest import (
-    ASK,
-    BUILD,
-    BUILDING,
-    CLOSE,
-    DESTROY,
-    DRIVERS,
-    ENDING,
-    PLUG,
-    RECORDS,
-    RELEASE,
-    REMOVE,
-    SETTLED,
-    UNPAUSE,
-    Guest,
-    Waiter,
-)
-from xoar.toolstack.store import Batch
+from xoar.toolstack.ends import Ends
+from xoar.toolstack.guest import ABANDONED, ASK, BUILDING, ENDING, SETTLED, Guest, Waiter
+from xoar.toolstack.starts import Starts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
     from xoar.toolstack.devices import Devices
     from xoar.toolstack.guest import Request
@@ -40,15 +25,6 @@ if TYPE_CHECKING:
 
 MAX_GUESTS = 200
 MAX_ENDED = 32
-DRIVERS_MS = 180_000
-"""How long a guest's start waits for driver domains, which start at the same time as the first guests."""
-
-PLUG_MS = 60_000
-"""How long driver domains may take to prepare the devices of a new guest."""
-
-RELEASE_MS = 10_000
-"""How long driver domains may take to let go of a dead guest's devices (libxl's LIBXL_DESTROY_TIMEOUT)."""
-
 QUICK_END_MS = 20_000
 MAX_QUICK_ENDS = 3
 """A guest that so often in a row ends by itself sooner than QUICK_END_MS after its start is not restarted."""
@@ -83,12 +59,11 @@ class Guests:
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.ended: "list[Guest]" = []
-        self._builder = builder
+        self._starts = Starts(builder, store, waits, devices, domid)
+        self._ends = Ends(builder, store, waits, devices, report)
         self._store = store
-        self._waits = waits
         self._devices = devices
         self._clock = clock
-        self._domid = domid
         self._report = report
         self._guests: "list[Guest]" = []
 
@@ -134,7 +109,7 @@ class Guests:
         guest = Guest(config, devices, self._clock())
         guest.waiters.append(Waiter("create", request))
         self._guests.append(guest)
-        self._await_drivers(guest)
+        self._start(guest)
 
     def shutdown(self, name: str, timeout_ms: int, request: "Request") -> None:
         """Asks the guest to power off; answered with `done` when it is gone."""
@@ -169,7 +144,7 @@ class Guests:
             guest.rebuild = False
             guest.state = "destroying"
         elif guest.phase == SETTLED:
-            self._teardown(guest, False, "destroyed by the operator")
+            self._teardown(guest, False, ABANDONED)
         else:
             guest.doomed = True
 
@@ -204,99 +179,15 @@ class Guests:
         ]
         return min(deadlines) if deadlines else None
 
-    # building
+    # starting
 
-    def _await_drivers(self, guest: Guest) -> None:
-        # what was being unplugged has left with the domain
-        for gone in [entry for entry in guest.devices if entry.closing]:
-            guest.devices.remove(gone)
-            self._devices.forget(gone)
-        if not guest.devices:
-            self._build(guest)
-            return
+    def _start(self, guest: Guest) -> None:
+        self._starts.start(guest, lambda errno, text: self._started(guest, errno, text))
 
-        def decided(in_time: bool) -> None:
-            if self._abandoned(guest):
-                return
-            for entry in guest.devices:
-                if entry.driver.trouble:
-                    errno = EIO if in_time else ETIMEDOUT
-                    self._failed(guest, errno, "%s: %s" % (entry.title, entry.driver.trouble))
-                    return
-            self._build(guest)
-
-        guest.phase = DRIVERS
-        drivers = [entry.driver for entry in guest.devices]
-        self._waits.until(
-            lambda: guest.doomed or all([driver.decided for driver in drivers]), DRIVERS_MS, decided
-        )
-
-    def _build(self, guest: Guest) -> None:
-        config = guest.config
-        guest.phase = BUILD
-        self._builder.ask(
-            BUILD,
-            lambda message: self._built(guest, message),
-            uuid=config.uuid,
-            kernel=config.kernel,
-            ramdisk=config.ramdisk,
-            command_line=config.command_line,
-            memory_kib=config.memory_kib,
-            vcpus=config.vcpus,
-        )
-
-    def _built(self, guest: Guest, message: "Message") -> None:
-        if message.kind != "built":
-            self._failed(guest, message.fields.errno, message.fields.text)
-            return
-        guest.domid = message.fields.domid
-        if self._abandoned(guest):
-            return
-        guest.phase = RECORDS
-        batch = records.create(self._store, self._domid, guest.config, message.fields)
-        for entry in guest.devices:
-            self._devices.plug(batch, entry, guest.domid)
-        self._store.run(batch, lambda refused: self._recorded(guest, refused))
-
-    def _recorded(self, guest: Guest, refused: str) -> None:
-        if refused:
-            self._failed(guest, EIO, refused)
-            return
-        if self._abandoned(guest):
-            return
-        if not guest.devices:
-            self._unpause(guest)
-            return
-        guest.phase = PLUG
-        self._waits.until(
-            lambda: guest.doomed or all([entry.prepared for entry in guest.devices]),
-            PLUG_MS,
-            lambda in_time: self._prepared(guest, in_time),
-        )
-
-    def _prepared(self, guest: Guest, in_time: bool) -> None:
-        if self._abandoned(guest):
-            return
-        for entry in guest.devices:
-            if entry.failure:
-                self._failed(guest, EIO, "%s: %s" % (entry.title, entry.failure))
-                return
-            if not entry.prepared:
-                text = "%s: driver domain %s did not prepare it in %d s"
-                text = text % (entry.title, entry.driver.name, PLUG_MS // 1000)
-                self._failed(guest, ETIMEDOUT, text)
-                return
-        self._unpause(guest)
-
-    def _unpause(self, guest: Guest) -> None:
-        guest.phase = UNPAUSE
-        self._builder.ask("unpause", lambda message: self._unpaused(guest, message), domid=guest.domid)
-
-    def _unpaused(self, guest: Guest, message: "Message") -> None:
-        if message.kind != "done":
-            self._failed(guest, message.fields.errno, message.fields.text)
-            return
-        if self._abandoned(guest):
+    def _started(self, guest: Guest, errno: int, text: str) -> None:
+        if text:
+            guest.errno = errno
+            self._teardown(guest, False, text)
             return
         guest.phase = SETTLED
         guest.state = "running"
@@ -304,16 +195,6 @@ class Guests:
         guest.started_ms = self._clock()
         guest.settle(("create", "reboot"), "started", domid=guest.domid)
         self._catch_up(guest)
-
-    def _abandoned(self, guest: Guest) -> bool:
-        if not guest.doomed:
-            return False
-        self._teardown(guest, False, "destroyed by the operator")
-        return True
-
-    def _failed(self, guest: Guest, errno: int, text: str) -> None:
-        guest.errno = errno
-        self._teardown(guest, False, text)
 
     # stopping
 
@@ -326,7 +207,7 @@ class Guests:
     def _asked(self, guest: Guest, refused: str) -> None:
         guest.phase = SETTLED
         if guest.doomed:
-            self._teardown(guest, False, "destroyed by the operator")
+            self._teardown(guest, False, ABANDONED)
             return
         if refused:
             guest.state = "running"
@@ -383,59 +264,24 @@ class Guests:
         guest.no_hurry()
         if guest.domid == 0:
             self._gone(guest)
-            return
-        if not guest.plugged:
-            self._end(guest)
-            return
-        # before its end: backends that find the guest gone then say that they have closed
-        guest.phase = CLOSE
-        batch = Batch(self._store)
-        for entry in guest.plugged:
-            if not entry.lost:
-                device.close(batch, entry)
-        self._store.run(batch, lambda refused: self._end(guest))
+        else:
+            self._ends.end(guest, lambda errno, text: self._ended(guest, errno, text))
 
-    def _end(self, guest: Guest) -> None:
-        guest.phase = DESTROY
-        self._builder.ask("destroy", lambda message: self._destroyed(guest, message), domid=guest.domid)
-
-    def _destroyed(self, guest: Guest, message: "Message") -> None:
-        if message.kind != "done" and message.fields.errno != ENOENT:
-            guest.phase = SETTLED
-            guest.state = "kept"
-            guest.note = "it could not be destroyed: %s" % message.fields.text
-            self._report("guest %s (domain %d): %s" % (guest.name, guest.domid, guest.note))
-            text = "guest %s: %s" % (guest.name, guest.note)
-            guest.disappoint(("create", "shutdown", "reboot", "destroy"), message.fields.errno, text)
+    def _ended(self, guest: Guest, errno: int, text: str) -> None:
+        if not text:
+            self._gone(guest)
             return
-        if not guest.plugged:
-            self._remove(guest)
-            return
-        guest.phase = RELEASE
-        self._waits.until(
-            lambda: all([entry.closed for entry in guest.plugged]),
-            RELEASE_MS,
-            lambda in_time: self._remove(guest),
-        )
-
-    def _remove(self, guest: Guest) -> None:
-        guest.phase = REMOVE
-        batch = records.remove(self._store, guest.config.uuid, guest.domid)
-        for entry in guest.plugged:
-            self._devices.remove(batch, entry)
-        self._store.run(batch, lambda refused: self._removed(guest, refused))
-
-    def _removed(self, guest: Guest, refused: str) -> None:
-        if refused:
-            self._report("guest %s: records are left: %s" % (guest.name, refused))
-        guest.previous_domid = guest.domid
-        guest.domid = 0
-        self._gone(guest)
+        guest.phase = SETTLED
+        guest.state = "kept"
+        guest.note = "it could not be destroyed: %s" % text
+        self._report("guest %s (domain %d): %s" % (guest.name, guest.domid, guest.note))
+        text = "guest %s: %s" % (guest.name, guest.note)
+        guest.disappoint(("create", "shutdown", "reboot", "destroy"), errno, text)
 
     def _gone(self, guest: Guest) -> None:
         if guest.rebuild:
             guest.restarts += 1
-            self._await_drivers(guest)
+            self._start(guest)
             return
         for entry in guest.devices:
             self._devices.forget(entry)

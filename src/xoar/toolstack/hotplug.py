@@ -9,8 +9,8 @@ from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
 from xoar.toolstack import device as nodes
 from xoar.toolstack.device import VBD, VIF
 from xoar.toolstack.devices import Unfit
+from xoar.toolstack.ends import RELEASE_MS
 from xoar.toolstack.guest import ENDING, SETTLED
-from xoar.toolstack.guests import RELEASE_MS
 from xoar.toolstack.store import Batch
 
 TYPE_CHECKING = False

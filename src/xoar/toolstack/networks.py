@@ -179,7 +179,7 @@ class Networks:
                 return "%s has the overlapping subnet %s" % (where, other.subnet)
             taken = [forward.outer_port for forward in other.forwards]
             for forward in fields.forwards:
-                if forward.outer_port in taken and other.vlan == fields.vlan:
+                if forward.outer_port in taken:
                     return "%s forwards port %d already" % (where, forward.outer_port)
         return ""
 
@@ -190,6 +190,8 @@ def shape(fields: "Any") -> str:
         return "VLAN %d: 1 to %d are possible, 0 for none" % (fields.vlan, _MAX_VLAN)
     if fields.mode == "bridge":
         return "a bridge has no subnet and no forwards" if fields.subnet or fields.forwards else ""
+    if fields.vlan:
+        return "a nat network has no VLAN: its way out is the untagged one"
     net = ipv4.subnet(fields.subnet)
     if net is None:
         text = "%r is no private IPv4 subnet of /%d to /%d, such as 10.9.0.0/24"

@@ -1,0 +1,96 @@
+"""How a guest's domain goes, with its devices and records (the table in guest.py)."""
+
+from xoar.messages.errors import ENOENT
+from xoar.toolstack import device as nodes
+from xoar.toolstack import records
+from xoar.toolstack.guest import CLOSE, DESTROY, RELEASE, REMOVE
+from xoar.toolstack.store import Batch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoar.messages.codec import Message
+    from xoar.toolstack.builder import Builder
+    from xoar.toolstack.devices import Devices
+    from xoar.toolstack.guest import Guest
+    from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.waits import Waits
+
+    Done = Callable[[int, str], None]
+
+RELEASE_MS = 10_000
+"""How long driver domains may take to let go of a dead guest's devices (libxl's LIBXL_DESTROY_TIMEOUT)."""
+
+
+class Ends:
+    """Of each end `done(errno, text)` is called once: with "" if nothing is left, otherwise with the reason
+    why the domain could not be destroyed."""
+
+    def __init__(
+        self,
+        builder: "Builder",
+        store: "StoreLink",
+        waits: "Waits",
+        devices: "Devices",
+        report: "Callable[[str], None]",
+    ) -> None:
+        self._builder = builder
+        self._store = store
+        self._waits = waits
+        self._devices = devices
+        self._report = report
+
+    def end(self, guest: "Guest", done: "Done") -> None:
+        """Ends a guest's domain."""
+        if not guest.plugged:
+            self._destroy(guest, done)
+            return
+        # before the domain's end: backends that then find the guest gone say that they have closed
+        guest.phase = CLOSE
+        batch = Batch(self._store)
+        for device in guest.plugged:
+            if not device.lost:
+                nodes.close(batch, device)
+        self._store.run(batch, lambda refused: self._destroy(guest, done))
+
+    def _destroy(self, guest: "Guest", done: "Done") -> None:
+        def destroyed(message: "Message") -> None:
+            if message.kind != "done" and message.fields.errno != ENOENT:
+                done(message.fields.errno, message.fields.text)
+            elif guest.plugged:
+                self._release(guest, done)
+            else:
+                self._remove(guest, done)
+
+        guest.phase = DESTROY
+        self._builder.ask("destroy", destroyed, domid=guest.domid)
+
+    def _release(self, guest: "Guest", done: "Done") -> None:
+        def released(in_time: bool) -> None:
+            for device in guest.plugged:
+                if not device.closed:
+                    text = "guest %s: %s did not let go of %s"
+                    self._report(text % (guest.name, device.driver.name, device.title))
+            self._remove(guest, done)
+
+        guest.phase = RELEASE
+        self._waits.until(lambda: all([device.closed for device in guest.plugged]), RELEASE_MS, released)
+
+    def _remove(self, guest: "Guest", done: "Done") -> None:
+        def removed(refused: str) -> None:
+            if refused:
+                self._report("guest %s: records are left: %s" % (guest.name, refused))
+            guest.previous_domid = guest.domid
+            guest.domid = 0
+            # what was being unplugged has left with the domain
+            for device in [device for device in guest.devices if device.closing]:
+                guest.devices.remove(device)
+                self._devices.forget(device)
+            done(0, "")
+
+        guest.phase = REMOVE
+        batch = records.remove(self._store, guest.config.uuid, guest.domid)
+        for device in guest.plugged:
+            self._devices.remove(batch, device)
+        self._store.run(batch, removed)
