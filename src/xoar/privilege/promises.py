@@ -120,7 +120,7 @@ def _apart(manifest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
 
 
 def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:
-    promise = "pages and event channels are shared along declared links only"
+    promise = "pages and event channels are shared along declared links and front ends only"
     own = frozenset({domain_type(manifest.name)})
     others = domains - {self_type(manifest)}
     clients = _clients(manifest, shards)

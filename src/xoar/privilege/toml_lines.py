@@ -24,6 +24,10 @@ class TomlLines:
                 name = header[1]
                 self._tables.append((name, sum(t[0] == name for t in self._tables), index))
 
+    def has(self, name: str) -> bool:
+        """Whether a table has a header of its own."""
+        return any(table == name for table, _, _ in self._tables)
+
     def table(self, name: str, occurrence: int = 0) -> int:
         """Line number (from 1) of a table's header; of the `occurrence`th for an array of tables."""
         return self._span(name, occurrence)[0] + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,55 @@ def test_bootstrapper_reads_what_the_manifests_state() -> None:
     assert f"manager={by_name['toolstack'].domid}" in by_name["xenstore"].words
 
 
+@dataclass(frozen=True)
+class Declared:
+    """A driver domain in a host's configuration."""
+
+    name: str
+    kind: str
+    device: str | None
+    memory_kib: int | None
+
+
+@given(
+    st.lists(
+        st.builds(
+            Declared,
+            st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
+            st.sampled_from(["netback", "blkback"]),
+            st.none(),
+            st.one_of(st.none(), st.integers(1, 1 << 20).map(lambda pages: pages * 4)),
+        ),
+        min_size=1,
+        max_size=26,
+        unique_by=lambda driver: driver.name,
+    )
+)
+def test_builder_reads_what_is_built_later(drivers: list[Declared]) -> None:
+    shards = shardset.load_all()
+    planned = bootplan.plan(shards, drivers)
+    read = plan.parse(bundle.plan_text(planned, shards.guests[0].label, 5000))
+    assert [tuple(driver) for driver in read.drivers] == [
+        (d.name, d.manifest.name, d.domid, d.memory_kib, 1, d.manifest.label, d.manifest.name, d.bdf)
+        for d in planned.drivers
+    ]
+    (pciback,) = read.late
+    assert (pciback.name, pciback.domid, pciback.image) == ("pciback", 5, "pciback")
+    assert pciback not in read.shards
+    assert [(x.client.name, x.server.name, x.name, x.gref) for x in read.late_links] == [
+        ("pciback", "xenstore", "xenstore", 1),
+        ("pciback", "builder", "pciback", 2),
+    ]
+    assert [x.client.name for x in read.links if x.client is pciback] == []
+    assert [shard.name for shard in read.hardware] == ["builder"]
+    assert pciback.words == [f"device={d.name}:{d.domid}:{d.bdf}" for d in planned.drivers]
+    (toolstack,) = (shard for shard in read.shards if shard.name == "toolstack")
+    assert toolstack.words == [
+        "pciback=5",
+        *(f"driver={d.name}:{d.manifest.name}:{d.domid}:{d.bdf}" for d in planned.drivers),
+    ]
+
+
 @given(st.text(max_size=60))
 def test_a_line_that_makes_no_sense_is_named(line: str) -> None:
     text = line.replace("\n", " ").replace("\r", " ")
@@ -39,7 +90,17 @@ def test_a_line_that_makes_no_sense_is_named(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["shard a 1", "link a b c 2", "word a b", "ports a 1 2", "library a", "shard a x 1 1 l i"]
+    "line",
+    [
+        "shard a 1",
+        "link a b c 2",
+        "word a b",
+        "ports a 1 2",
+        "library a",
+        "shard a x 1 1 l i",
+        "late a",
+        "driver a b 6 4 1 l i",
+    ],
 )
 def test_incomplete_lines_and_unknown_shards_are_refused(line: str) -> None:
     with pytest.raises(BuildError, match="can't understand"):

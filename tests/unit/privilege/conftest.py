@@ -94,6 +94,50 @@ why = "its own memory"
 """,
 }
 
+_DRIVER = """\
+name = "{name}"
+summary = "a driver domain"
+kind = "driver"
+memory = "64MiB"
+parent = "builder"
+lives = "forever"
+restart = "none"
+
+[uses.xenstore]
+
+[frontends.pciback]
+protocol = "pci"
+"""
+
+# What there is besides when the host has devices
+DEVICES = {
+    "pciback": _SHARD.format(name="pciback")
+    .replace('lives = "forever"', 'lives = "setup"')
+    .replace('parent = "bootstrapper"', 'parent = "builder"')
+    + """
+[uses.xenstore]
+
+[uses.builder]
+
+[[rights]]
+on = "netback"
+class = "resource"
+permissions = ["add"]
+why = "maps interrupts"
+""",
+    "netback": _DRIVER.format(name="netback"),
+    "blkback": _DRIVER.format(name="blkback"),
+    "guest": SAMPLES["guest"]
+    + """
+[frontends.netback]
+protocol = "vif"
+
+[frontends.blkback]
+protocol = "vbd"
+""",
+    "builder": SAMPLES["builder"].replace('"library"]', '"library", "hardware"]'),
+}
+
 Check = Callable[[dict[str, str]], shardset.ShardSet]
 
 
@@ -101,6 +145,12 @@ Check = Callable[[dict[str, str]], shardset.ShardSet]
 def samples() -> dict[str, str]:
     """Texts of manifests by name; a test may change its copy."""
     return dict(SAMPLES)
+
+
+@pytest.fixture
+def device_samples() -> dict[str, str]:
+    """The same with PCIBack and two kinds of driver domains."""
+    return SAMPLES | DEVICES
 
 
 @pytest.fixture

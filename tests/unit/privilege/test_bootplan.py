@@ -1,9 +1,23 @@
+from dataclasses import dataclass
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xoar.builder import plan as bootstrapper
 from xoar.host.bundle import plan_text
 from xoar.privilege import bootplan, shardset
+from xoar.privilege.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Driver:
+    """As in a host's configuration."""
+
+    name: str
+    kind: str = "netback"
+    device: str | None = None
+    memory_kib: int | None = None
 
 
 def test_shards_that_do_not_need_each_other_start_in_parallel(samples, check):
@@ -67,6 +81,47 @@ def test_bootstrapper_reads_the_script_as_it_was_meant(samples, check):
     assert read.library == read.exceptions == [by_name["builder"]]
 
 
+def test_driver_domains_follow_the_shards_and_come_before_guests(device_samples, check):
+    drivers = [Driver("outside"), Driver("disk", "blkback", "0000:03:00.1", 4096), Driver("inside")]
+    plan = bootplan.plan(check(device_samples), drivers)
+    assert [(shard.domid, shard.manifest.name) for shard in plan.late] == [(4, "pciback")]
+    assert [(d.domid, d.name, d.manifest.name, d.memory_kib, d.bdf) for d in plan.drivers] == [
+        (5, "outside", "netback", 64 << 10, 0x0100),
+        (6, "disk", "blkback", 4096, 0x0301),
+        (7, "inside", "netback", 64 << 10, 0x0300),
+    ]
+
+
+def test_without_driver_domains_nothing_is_built_on_request(device_samples, check):
+    plan = bootplan.plan(check(device_samples))
+    assert (plan.late, plan.drivers) == ((), ())
+    read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
+    assert not (read.late or read.late_links or read.drivers or read.hardware)
+    assert "first_guest=32" in next(shard.words for shard in read.shards if shard.name == "builder")
+
+
+@pytest.mark.parametrize(
+    ("drivers", "said"),
+    [
+        ([Driver(f"d{n}") for n in range(28)], "28 driver domains; a host has 27 at most"),
+        ([Driver("a", "guest")], 'driver a: kind "guest" is not one of: blkback, netback'),
+        ([Driver("a", device="3.0")], 'driver a: "3.0" is no PCI address'),
+        ([Driver("a", device="02:00.0"), Driver("b")], "driver b: its device is a's already"),
+    ],
+)
+def test_drivers_that_can_not_be_are_refused(device_samples, check, drivers, said):
+    with pytest.raises(PlanError, match=said):
+        bootplan.plan(check(device_samples), drivers)
+
+
 def test_the_plan_of_this_host_is_the_one_of_the_architecture():
     plan = bootplan.plan(shardset.load_all())
     assert [shard.manifest.name for shard in plan.shards] == ["xenstore", "console", "builder", "toolstack"]
+
+
+def test_pciback_always_has_domid_5_and_driver_domains_have_those_up_to_31():
+    plan = bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(26)])
+    assert [(shard.domid, shard.manifest.name) for shard in plan.late] == [(5, "pciback")]
+    assert [driver.domid for driver in plan.drivers] == list(range(6, 32))
+    with pytest.raises(PlanError):
+        bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(27)])

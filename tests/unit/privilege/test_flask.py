@@ -73,11 +73,43 @@ BROKEN = [
     ("console", "builder", "domain", "pause", "only Bootstrapper and Builder control other domains"),
     ("console", "guest", "event", "create", "only Bootstrapper and Builder control other domains"),
     ("guest", "xenstore", "hvm", "sethvmc", "only Bootstrapper and Builder control other domains"),
-    ("builder", "guest", "grant", "map_read", "along declared links only"),
+    ("builder", "guest", "grant", "map_read", "along declared links"),
     ("builder", "security", "security", "load_policy", "no domain changes the policy"),
     ("bootstrapper", "security", "security", "setenforce", "no domain changes the policy"),
     ("builder", "xen", "xen", "microcode", "no domain reprograms the machine"),
 ]
+
+
+BROKEN_WITH_DEVICES = [
+    ("netback", "blkback", "grant", "map_read", "driver domains have no relation with one another"),
+    ("netback", "guest", "mmu", "map_read", "only Bootstrapper and Builder reach into the memory"),
+    ("netback", "blkback", "argo", "send", "driver domains have no relation with one another"),
+    ("guest", "blkback", "grant", "copy", "along declared links"),
+    ("guest", "netback", "grant", "map_read", "along declared links"),
+    ("pciback", "device", "resource", "add_device", "hand out devices, memory of devices and I/O ports"),
+    ("pciback", "iomem", "resource", "add_iomem", "hand out devices, memory of devices and I/O ports"),
+    ("pciback", "guest", "resource", "add", "hand out devices, memory of devices and I/O ports"),
+    ("netback", "self", "resource", "add", "hand out devices, memory of devices and I/O ports"),
+    ("bootstrapper", "device", "resource", "add_device", "only Builder assigns devices"),
+    ("builder", "device", "resource", "add_irq", "only PCIBack sets up devices"),
+    ("netback", "device", "resource", "setup", "only PCIBack sets up devices"),
+    ("guest", "device", "resource", "use_iommu", "used by driver domains only, behind the IOMMU"),
+    ("builder", "device", "resource", "use_noiommu", "used by driver domains only, behind the IOMMU"),
+    ("netback", "device", "resource", "use_noiommu", "used by driver domains only, behind the IOMMU"),
+    ("netback", "iomem", "resource", "use_noiommu", "used by driver domains only, behind the IOMMU"),
+    ("netback", "iomem", "resource", "use_iommu_nointremap", "used by driver domains only, behind the IOMMU"),
+]
+
+
+@pytest.mark.parametrize(("name", "on", "security_class", "permission", "promise"), BROKEN_WITH_DEVICES)
+def test_a_manifest_that_breaks_a_promise_about_devices_is_named(
+    device_samples, check, access_vectors, name, on, security_class, permission, promise
+):
+    flask.generate(check(device_samples), access_vectors)
+    device_samples[name] = with_right(device_samples[name], on, security_class, permission)
+    with pytest.raises(ManifestError, match=re.escape(promise)) as caught:
+        flask.generate(check(device_samples), access_vectors)
+    assert caught.value.line == len(device_samples[name].splitlines()) - 1
 
 
 @pytest.mark.parametrize(("name", "on", "security_class", "permission", "promise"), BROKEN)

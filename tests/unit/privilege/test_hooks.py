@@ -7,11 +7,18 @@ permission that an operation needs can't be forgotten in a manifest without a te
 import pytest
 
 from xoar.privilege import bootplan, rules, shardset
+from xoar.privilege.manifest import Manifest
 from xoar.privilege.rules import Rule, channel_type, domain_type
 
 SHARDS = shardset.load_all()
 PLAN = bootplan.plan(SHARDS)
 ALLOWED = set(rules.derive(SHARDS))
+DRIVERS = [driver.name for driver in SHARDS.drivers]
+FRONTENDS = [
+    (manifest.name, frontend.server, frontend.protocol)
+    for manifest in SHARDS.manifests.values()
+    for frontend in manifest.frontends
+]
 LINKS = [link for shard in PLAN.shards for link in shard.links]
 
 
@@ -68,6 +75,59 @@ def building(builder: str, target: str) -> list[Rule]:
     ]
 
 
+def pv_building(builder: str, target: str) -> list[Rule]:
+    """The hypercalls of xoar.builder.driver."""
+    on_target = (
+        ("domain", "create"),
+        ("domain", "max_vcpus"),
+        ("domain", "setdomainmaxmem"),
+        ("domain2", "settsc"),  # XEN_DOMCTL_settscinfo
+        ("mmu", "adjust"),
+        ("domain2", "resource_map"),
+        ("domain", "getdomaininfo"),  # where its shared info page is
+        ("mmu", "map_read"),
+        ("mmu", "map_write"),
+        ("mmu", "mmuext_op"),  # MMUEXT_PIN_L4_TABLE: flask_mmuext_op,
+        ("mmu", "pinpage"),  # then flask_memory_pin_page
+        ("domain", "setvcpucontext"),
+        ("domain", "unpause"),
+        ("domain", "destroy"),
+    )
+    return [Rule(domain_type(builder), domain_type(target), *what) for what in on_target]
+
+
+def iomem_permission(giver: str, user: str, use: str) -> list[Rule]:
+    """XEN_DOMCTL_iomem_permission and XEN_DOMCTL_memory_mapping: flask_iomem_permission."""
+    return [
+        Rule(domain_type(giver), domain_type(user), "resource", "add"),
+        Rule(domain_type(giver), "iomem_t", "resource", "add_iomem"),
+        Rule(domain_type(user), "iomem_t", "resource", use),
+    ]
+
+
+def assign_device(giver: str, user: str) -> list[Rule]:
+    """XEN_DOMCTL_assign_device to a domain behind the IOMMU: flask_assign_device."""
+    return [
+        Rule(domain_type(giver), domain_type(user), "resource", "add"),
+        Rule(domain_type(giver), "device_t", "resource", "add_device"),
+        Rule(domain_type(user), "device_t", "resource", "use_iommu"),
+    ]
+
+
+def serve_configuration_space(server: str, user: str) -> list[Rule]:
+    """What PCIBack does to a device and for the domain that has it."""
+    own, device = domain_type(server), "device_t"
+    return [
+        Rule(own, device, "resource", "setup"),  # PHYSDEVOP_prepare_msix, release_msix; writes to BARs
+        Rule(own, device, "resource", "use_noiommu"),  # other writes: flask_pci_config_permission
+        Rule(own, domain_type(user), "resource", "add"),  # PHYSDEVOP_map_pirq: flask_map_domain_pirq,
+        Rule(own, device, "resource", "add_irq"),  # then flask_map_domain_irq of an MSI:
+        Rule(domain_type(user), device, "resource", "use_iommu"),
+        Rule(own, domain_type(user), "resource", "remove"),  # PHYSDEVOP_unmap_pirq
+        Rule(own, device, "resource", "remove_irq"),
+    ]
+
+
 @pytest.mark.parametrize("link", [*LINKS, *PLAN.guest_links], ids=lambda link: f"{link.client}-{link.server}")
 def test_every_link_can_be_wired_bound_mapped_and_signalled(link):
     builder = SHARDS.root.name if link in LINKS else "builder"
@@ -86,8 +146,9 @@ def test_every_shard_can_be_built_and_can_say_that_it_is_ready(name):
     assert [str(rule) for rule in needed if rule not in ALLOWED] == []
 
 
-def test_guests_can_be_built_and_destroyed():
-    needed = [*building("builder", "guest"), Rule("builder_t", "guest_t", "domain", "destroy")]
+@pytest.mark.parametrize("name", ["guest", "pciback"])
+def test_guests_and_pciback_can_be_built_and_destroyed(name):
+    needed = [*building("builder", name), Rule("builder_t", domain_type(name), "domain", "destroy")]
     assert [str(rule) for rule in needed if rule not in ALLOWED] == []
 
 
@@ -99,6 +160,56 @@ def test_the_serial_port_can_be_given_to_its_owner():
         Rule("console_t", "console_ioport_t", "resource", "use_noiommu"),
     }
     assert needed <= ALLOWED
+
+
+@pytest.mark.parametrize("manifest", [*SHARDS.late, *SHARDS.drivers], ids=lambda manifest: manifest.name)
+def test_every_link_of_what_is_built_later_can_be_wired_bound_mapped_and_signalled(manifest: Manifest):
+    needed = []
+    for use in manifest.uses:
+        needed += evtchn_unbound("builder", manifest.name, use.server)
+        needed += evtchn_interdomain(use.server, manifest.name)
+        needed += evtchn_send(manifest.name) + evtchn_send(use.server)
+        needed += grant_map_and_unmap(use.server, manifest.name)
+    assert [str(rule) for rule in needed if rule not in ALLOWED] == []
+
+
+@pytest.mark.parametrize(("client", "server", "protocol"), FRONTENDS)
+def test_every_front_end_and_back_end_can_be_connected(client, server, protocol):
+    needed = evtchn_unbound(client, client, server) + evtchn_interdomain(server, client)
+    needed += evtchn_send(client) + evtchn_send(server)
+    needed += grant_map_and_unmap(server, client)
+    if protocol == "vif":  # GNTTABOP_copy: flask_grant_copy, source to destination
+        needed += [
+            Rule(domain_type(source), domain_type(destination), "grant", "copy")
+            for source, destination in ((client, server), (server, client))
+        ]
+    assert [str(rule) for rule in needed if rule not in ALLOWED] == []
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_driver_domains_can_be_built_and_given_their_device(name):
+    needed = pv_building("builder", name) + assign_device("builder", name)
+    needed += iomem_permission("builder", name, "use_iommu")
+    needed += serve_configuration_space("pciback", name)
+    assert [str(rule) for rule in needed if rule not in ALLOWED] == []
+
+
+def test_configuration_space_reaches_pciback_through_builder():
+    needed = iomem_permission("bootstrapper", "builder", "use_noiommu")
+    needed += iomem_permission("builder", "pciback", "use_noiommu")
+    assert [str(rule) for rule in needed if rule not in ALLOWED] == []
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_driver_domains_act_on_no_other_domain_but_along_links_and_front_ends(name):
+    own = domain_type(name)
+    outside = {
+        (rule.target, rule.security_class)
+        for rule in ALLOWED
+        if rule.source == own and not rule.target.startswith(own)
+    }
+    expected = {("xen_t", "version"), ("device_t", "resource"), ("iomem_t", "resource")}
+    assert outside == expected | {("guest_t", "grant")}
 
 
 @pytest.mark.parametrize("name", ["xenstore", "console"])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xoar.privilege import shardset
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Right, Serial, Use, markdown_table, parse
+from xoar.privilege.manifest import Frontend, Right, Serial, Use, markdown_table, parse
 
 PATH = Path("shards/web/manifest.toml")
 TEXT = """\
@@ -102,6 +102,50 @@ def test_a_mistake_is_reported_with_file_line_and_reason(old, new, line, said):
     assert TEXT.count(old) == 1
     with pytest.raises(ManifestError) as caught:
         parse(TEXT.replace(old, new), PATH)
+    assert str(caught.value).startswith(f"{PATH}:{line}: ")
+    assert said in str(caught.value)
+
+
+DRIVER = """\
+name = "net"
+summary = "a network card"
+kind = "driver"
+memory = "96MiB"
+parent = "toolstack"
+lives = "forever"
+restart = "none"
+
+[frontends.pciback]
+protocol = "pci"
+"""
+
+
+def test_all_that_a_driver_domains_manifest_states_is_read():
+    net = parse(DRIVER, PATH)
+    assert (net.kind, net.main, net.memory_kib, net.vcpus) == ("driver", None, 96 << 10, 1)
+    assert (net.parent, net.lives, net.restart) == ("toolstack", "forever", "none")
+    assert net.frontends == (Frontend("pciback", "pci", 9),)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('restart = "none"', 'restart = "none"\nmain = "xoar.a"', 8, "a driver domain runs Linux"),
+        ('restart = "none"', 'restart = "none"\nvcpus = 2', 8, "a driver domain runs Linux"),
+        ('restart = "none"', 'restart = "none"\nreceives = ["hardware"]', 8, "a driver domain runs Linux"),
+        ('lives = "forever"', 'lives = "boot"', 6, "not one of: forever"),
+        ('parent = "toolstack"', "", 1, "parent is missing"),
+        ('memory = "96MiB"', "", 1, "memory is missing"),
+        ('protocol = "pci"', 'protocol = "usb"', 10, "not one of: vif, vbd, pci"),
+        ('protocol = "pci"', "", 9, "protocol is missing"),
+        ('protocol = "pci"', 'protocol = "pci"\nlink = "a"', 11, '"link" is not a key'),
+        ("[frontends.pciback]", "[frontends.PCIBack]", 9, "not a shard's name"),
+    ],
+)
+def test_a_mistake_in_a_driver_domains_manifest_is_reported_with_its_line(old, new, line, said):
+    assert DRIVER.count(old) == 1
+    with pytest.raises(ManifestError) as caught:
+        parse(DRIVER.replace(old, new), PATH)
     assert str(caught.value).startswith(f"{PATH}:{line}: ")
     assert said in str(caught.value)
 

@@ -69,6 +69,44 @@ def test_event_channels_are_created_under_the_label_of_their_holder(samples, che
     assert Rule("builder_t", "guest_t_channel", "event", "create") in rules.derive(check(samples))
 
 
+def test_a_front_end_gives_both_ends_what_they_need_and_no_more(device_samples, check):
+    after = set(rules.derive(check(device_samples)))
+    device_samples["guest"] = device_samples["guest"].split("\n[frontends.blkback]")[0]
+    before = set(rules.derive(check(device_samples)))
+    assert after - before == {
+        Rule("blkback_t", "guest_t", "grant", "map_read"),
+        Rule("blkback_t", "guest_t", "grant", "map_write"),
+        Rule("blkback_t", "guest_t", "grant", "unmap"),
+        Rule("guest_t_channel", "blkback_t", "event", "bind"),
+        Rule("blkback_t_channel", "guest_t", "event", "bind"),
+        # the guest may allocate its own end for the vif, and blkback binds its own for pciback, anyway
+    }
+
+
+def test_pages_of_a_vif_are_copied_in_both_directions(device_samples, check):
+    copies = {rule for rule in rules.derive(check(device_samples)) if rule.permission == "copy"}
+    assert copies == {
+        Rule("guest_t", "netback_t", "grant", "copy"),
+        Rule("netback_t", "guest_t", "grant", "copy"),
+    }
+
+
+def test_who_receives_the_hardware_can_be_given_device_memory(device_samples, check):
+    about = {r for r in rules.derive(check(device_samples)) if r.security_class == "resource"}
+    assert {rule for rule in about if "ioport" not in rule.target} == {
+        Rule("bootstrapper_t", "builder_t", "resource", "add"),
+        Rule("bootstrapper_t", "console_t", "resource", "add"),
+        Rule("bootstrapper_t", "iomem_t", "resource", "add_iomem"),
+        Rule("builder_t", "iomem_t", "resource", "use_noiommu"),
+        Rule("pciback_t", "netback_t", "resource", "add"),  # stated
+    }
+
+
+def test_a_shard_that_is_built_on_request_tells_nobody_that_it_serves(device_samples, check):
+    found = rules.derive(check(device_samples))
+    assert not any(rule.source == "pciback_t_channel" and "bootstrapper" in rule.target for rule in found)
+
+
 def stated_permissions():
     for path in sorted(shardset.SHARDS_FOLDER.glob("*/manifest.toml")):
         for right in manifest.load(path).rights:

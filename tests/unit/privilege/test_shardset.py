@@ -51,6 +51,40 @@ def test_a_contradiction_names_a_file_a_line_and_the_reason(samples, check, name
     assert 1 <= caught.value.line <= len(samples[caught.value.path.parent.name].splitlines())
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("guest", "[frontends.blkback]", "[frontends.blockback]", 'of protocol "vbd" is a driver domain'),
+        ("guest", "[frontends.blkback]", "[frontends.xenstore]", 'of protocol "vbd" is a driver domain'),
+        ("guest", 'protocol = "vif"', 'protocol = "pci"', 'for kind = "driver"'),
+        ("netback", "[frontends.pciback]", "[frontends.builder]", "a shard that is built on request"),
+        ("netback", 'protocol = "pci"', 'protocol = "vbd"', 'for kind = "guest"'),
+        ("netback", 'parent = "builder"', 'parent = "blkback"', "there is no such shard"),
+        ("netback", 'parent = "builder"', 'parent = "bootstrapper"', "is built while the host runs"),
+        ("netback", "[uses.xenstore]", "[uses.blkback]", "there is no such shard"),
+        ("netback", "[uses.xenstore]", "[uses.pciback]", "does not live for ever"),
+        ("netback", "[uses.xenstore]", "[uses.xenstore]\nlate = true", "leave it out"),
+        ("pciback", 'parent = "builder"', 'parent = "bootstrapper"', "is built while the host runs"),
+        ("pciback", "[uses.xenstore]", "[uses.xenstore]\nlate = true", "leave it out"),
+    ],
+)
+def test_a_contradiction_about_devices_is_named_too(device_samples, check, name, old, new, said):
+    assert device_samples[name].count(old) == 1
+    device_samples[name] = device_samples[name].replace(old, new)
+    with pytest.raises(ManifestError) as caught:
+        check(device_samples)
+    assert said in str(caught.value)
+    assert caught.value.path.parent.name == name
+
+
+def test_who_comes_and_goes_is_no_part_of_the_boot(device_samples, check):
+    shards = check(device_samples)
+    assert [m.name for level in shards.levels for m in level] == ["xenstore", "console", "builder"]
+    order = ["pciback", "netback", "blkback", "guest"]
+    assert sorted(m.name for m in shards.in_boot_order()[4:]) == sorted(order)
+    assert [m.kind for m in shards.in_boot_order()[4:]] == ["shard", "driver", "driver", "guest"]
+
+
 def test_the_line_named_is_the_one_to_change(samples, check):
     samples["builder"] = samples["builder"].replace("[uses.console]", "[uses.cnosole]")
     with pytest.raises(ManifestError) as caught:
