@@ -16,16 +16,17 @@ MAY_IMPORT = {
     "xen": {"abi"},
     "messages": {"xen"},
     "xenstore": {"abi", "xen", "messages"},
+    "pci": {"abi"},
     "builder": {"abi", "xen", "messages"},
     "toolstack": {"abi", "xen", "messages", "xenstore"},
     "privilege": set(),
-    "shards": {"abi", "xen", "messages", "xenstore", "builder", "toolstack"},
+    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack"},
     "host": {"messages", "xenstore", "builder", "privilege", "xen"},
     "cli": {"host", "messages", "privilege"},
 }
 
 # Code that runs on nano, too, and all that it may import from outside xoar
-PORTABLE = ("abi", "xen", "messages", "xenstore", "builder", "toolstack", "shards")
+PORTABLE = ("abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "shards")
 ON_LINUX = ("xenstore/linux.py", "shards/netback/", "shards/blkback/")  # the exceptions: driver domains
 ON_NANO = {"array", "binascii", "collections", "errno", "gc", "micropython", "nano", "struct", "sys"}
 

@@ -1,0 +1,160 @@
+"""The PCIBack shard: resets devices, claims them for driver domains, and serves these configuration space.
+
+Command line: `ecam=<guest-physical address of bus 0>:<first bus>:<last bus>` (segment 0), and for each device
+to be handed out `device=<driver>:<domid>:<bdf>`, bdf being messages' decimal number. All of them are reset, so
+Builder names none whose driver domain runs.
+"""
+
+import nano
+from xoar.messages.channel import Channel
+from xoar.pci.config import Window
+from xoar.shards.pciback.driver import Driver
+from xoar.xen import boot, events, grants, physdev, ring
+from xoar.xen.guard import Guard
+from xoar.xenstore.client import Client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from xoar.pci.bars import Bar
+    from xoar.pci.config import Views
+
+_NS_PER_MS = 1_000_000
+_PAGE = 4096
+_MAX_TEXT = 256
+
+
+def _open_page(address: int) -> "Views":
+    return {
+        1: nano.memory(address, _PAGE),
+        2: nano.memory(address, _PAGE // 2, "H"),
+        4: nano.memory(address, _PAGE // 4, "I"),
+    }
+
+
+def _needed(key: str) -> str:
+    value = boot.setting(key)
+    if value is None:
+        raise ValueError("the command line has no %s=" % key)
+    return value
+
+
+class Transport:
+    """A frontend's page, mapped, and its event channel, bound. Raises OSError."""
+
+    def __init__(self, domid: int, gref: int, port: int) -> None:
+        self._mapping = grants.map(domid, gref)
+        self.page = self._mapping.page
+        try:
+            self._port = events.bind(domid, port)
+        except OSError:
+            self._mapping.unmap()
+            raise
+
+    def notify(self) -> None:
+        """Signals the frontend."""
+        events.notify(self._port)
+
+    def close(self) -> None:
+        """Unmaps the page and closes the channel; a domain that is gone already is no trouble."""
+        try:
+            events.close(self._port)
+        except OSError as error:
+            print("pciback: %s" % error)
+        try:
+            self._mapping.unmap()
+        except OSError as error:
+            print("pciback: %s" % error)
+
+
+class Host:
+    """What driver.Driver needs around it. `again`: events may have gone by, so look at everything."""
+
+    def __init__(self) -> None:
+        self.again = False
+        self.domid = int(_needed("domid"))
+        address, first, last = _needed("ecam").split(":")
+        self.window = Window(_open_page, int(address), int(first), int(last))
+        store, builder = boot.uses("xenstore"), boot.uses("builder")
+        writer, reader = ring.xenstore_rings(store.page)
+        self.store = Client(reader, writer, lambda: events.notify(store.port), self._wait)
+        outgoing, incoming = ring.xenstore_rings(builder.page)
+        self._builder = Channel(incoming, outgoing, lambda: events.notify(builder.port), "builder", "pciback")
+        self._last_id = 0
+        self._asked: "dict[int, str]" = {}  # id of a message -> driver
+
+    def now_ms(self) -> int:
+        """Milliseconds since Xen's boot."""
+        return events.now() // _NS_PER_MS
+
+    def xen(self, domid: int, bdf: int) -> physdev.Function:
+        """Xen's interrupts for a function of a domain."""
+        return physdev.Function(domid, bdf)
+
+    def connect(self, domid: int, gref: int, port: int) -> Transport:
+        """Maps a domain's page and binds its port. Raises OSError."""
+        return Transport(domid, gref, port)
+
+    def claim(self, driver: str, bdf: int, windows: "list[Bar]") -> None:
+        """Tells Builder that the device may be assigned."""
+        bars = [(window.address, window.size) for window in windows]
+        self._tell("claim", driver, bdf=bdf, bars=bars)
+
+    def fault(self, driver: str, text: str) -> None:
+        """Tells Builder that it can't be."""
+        self.report("%s: %s" % (driver, text))
+        self._tell("fault", driver, text=text[:_MAX_TEXT])
+
+    def report(self, text: str) -> None:
+        """Takes a line for Xen's console."""
+        print("pciback: " + text)
+
+    def turn(self) -> None:
+        """Moves what can be moved on both links."""
+        self.again = self.store.poll() or self.again
+        for message in self._builder.receive():
+            driver = self._asked.pop(message.id, "?")
+            if message.kind == "error":
+                self.report("Builder refuses the device of %s: %s" % (driver, message.fields.text))
+        self._builder.flush()
+        self.again = self.again or self._builder.more
+
+    def _tell(self, kind: str, driver: str, **fields: "Any") -> None:
+        self._last_id += 1
+        if self._builder.send(kind, self._last_id, driver=driver, **fields):
+            self._asked[self._last_id] = driver
+        else:
+            self.report("no room to tell Builder of the device of %s" % driver)
+
+    def _wait(self) -> None:
+        self.again = True
+        events.wait()
+
+
+def main() -> None:
+    """Serves until the domain is destroyed."""
+    host = Host()
+    drivers: "dict[str, tuple[Driver, Guard]]" = {}
+    for word in boot.settings("device"):
+        name, domid, bdf = word.split(":")
+        driver = Driver(host, name, int(domid), int(bdf))
+        drivers[name] = (driver, Guard("pciback: " + name))
+        host.store.watch(driver.frontend, name)
+    boot.ready()
+    print("pciback: ready, %d devices" % len(drivers))
+    while True:
+        host.again = False
+        host.turn()
+        event = host.store.take_event()
+        while event is not None:
+            driver, guard = drivers[event[1]]
+            guard.call(driver.changed)
+            event = host.store.take_event()
+        due = []
+        for driver, guard in drivers.values():
+            guard.call(driver.serve)
+            guard.call(driver.advance)
+            if driver.due_ms is not None:
+                due.append(driver.due_ms * _NS_PER_MS)
+        events.wait(events.now() if host.again else min(due) if due else None)
