@@ -24,7 +24,7 @@ from types import TracebackType
 import msgspec
 from qemu.qmp import QMPClient, QMPError
 
-from xoar.host import apt, cache, commands
+from xoar.host import apt, cache, commands, pci
 from xoar.host.errors import CommandError, HostError
 from xoar.host.progress import Reporter
 from xoar.host.state import QEMU_LOG, XEN_LOG
@@ -44,8 +44,9 @@ _XEN_OPTIONS = (
     "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all noreboot dom0=pvh"
     " flask=enforcing"
     " sched=credit"  # credit2, the default, stalls runnable vCPUs under software emulation
-    " dom0-iommu=none"  # a PVH domain 0 insists on an IOMMU, which this machine has not
 )
+# a PVH domain 0 insists on an IOMMU; a machine without devices has none
+_NO_IOMMU = " dom0-iommu=none"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Machine(msgspec.Struct, frozen=True):
     xen_arguments: str = ""
     memory_mib: int = 4096
     cpus: int = 2
+    devices: list[pci.Device] = []
     keys: bool = False
     """Whether Xen's console takes input, its debug keys, on the socket `keys` in the host's folder: for tests
     only, since whoever connects and does not read stalls the machine."""
@@ -147,17 +149,19 @@ def command(qemu: Qemu, machine: Machine, line_fd: int, qmp_fd: int) -> list[str
     `line_fd` and `qmp_fd` are connected stream sockets that the process inherits. The modules are
     taken from the links that `link_modules` makes: QEMU splits their list at commas and spaces.
     """
+    options = _XEN_OPTIONS if machine.devices else _XEN_OPTIONS + _NO_IOMMU
     modules = [_module(index) for index in range(len(machine.modules) + 1)]
     modules[0] = f"{modules[0]} {machine.kernel_arguments}".strip().replace(",", ",,")
     return [
-        *qemu.argv, "-accel", "tcg,thread=multi",
+        *qemu.argv, "-accel", "tcg,thread=multi", *pci.machine(machine.devices),
         # +npt: a PVH domain 0 needs nested paging, which this model does not have by itself
         "-cpu", "qemu64,+svm,+npt", "-m", str(machine.memory_mib), "-smp", str(machine.cpus),
         "-nodefaults", "-display", "none", "-no-reboot",
         "-chardev", _KEYS if machine.keys else _NO_KEYS, "-serial", "chardev:xen",
         "-chardev", f"socket,id=line,fd={line_fd}", "-serial", "chardev:line",
         "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
-        "-kernel", machine.xen, "-append", f"{_XEN_OPTIONS} {machine.xen_arguments}".strip(),
+        *pci.arguments(machine.devices),
+        "-kernel", machine.xen, "-append", f"{options} {machine.xen_arguments}".strip(),
         "-initrd", ",".join(modules),
     ]  # fmt: skip
 
