@@ -73,8 +73,6 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
             if received == "library":
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
                 lines.append(f"word {shard.manifest.name} first_guest={bootplan.FIRST_GUEST}")
-                for other in plan.shards:
-                    lines.append(f"word {shard.manifest.name} shard={other.domid}:{other.manifest.name}")
     for shard in plan.late:
         lines.append(f"word {shard.manifest.parent} {shard.manifest.name}={shard.domid}")
     for driver in plan.drivers:
