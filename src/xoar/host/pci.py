@@ -1,7 +1,7 @@
 """The emulated machine's PCI devices, one per driver domain, as QEMU's command line.
 
-Each device sits behind a root port of its own, as xoar.privilege.pci.emulated_bdf has it: so it can be reset by
-itself, and pulled out and plugged in while the host runs. An emulated IOMMU confines their DMA.
+Each device sits behind a root port of its own, as xoar.privilege.pci.emulated_bdf has it: so it can be reset
+by itself, and pulled out and plugged in while the host runs. An emulated IOMMU confines their DMA.
 """
 
 from __future__ import annotations
