@@ -7,38 +7,34 @@ it names are there is `check_files`, which only `xoar up` needs. The format is i
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
 
+from xoar.host import devices
+from xoar.host.devices import CloudInit, Disk, Driver, Network, Nic, Volume
 from xoar.host.errors import HostError
+from xoar.host.tables import ConfigError as ConfigError
+from xoar.host.tables import Table, parse_size
+from xoar.host.tables import format_size as format_size
+from xoar.host.tables import nearest as nearest
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import COMMAND_LINE, NAME, ON_CRASH, ON_REBOOT
+from xoar.messages.schema import COMMAND_LINE, ON_CRASH, ON_REBOOT
 from xoar.privilege.toml_lines import TomlLines
 
 FILE = "xoar.toml"
 DEFAULT_HOST = "xoar"
 BUILTIN = ("debian", "tiny", "debian-xentools")
+DEBIAN_DISK = "debian-disk"
 DEFAULT_COMMAND_LINE = "console=hvc0"
 DEFAULT_MEMORY = "128MiB"
+DISK_MEMORY = "512MiB"
+"""What guests that boot from their own disk have: a whole distribution."""
 
-_SIZE = re.compile(r"([1-9][0-9]{0,11})(KiB|MiB|GiB|TiB)")
-_KIB = {"KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20, "TiB": 1 << 30}
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")  # what an entry of the image library has room for
-
-
-class ConfigError(HostError):
-    """A configuration that can't be accepted; the message begins with file:line."""
-
-    def __init__(self, path: Path, line: int, text: str) -> None:
-        super().__init__(f"{path}:{line}: {text}")
-        self.path = path
-        self.line = line
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,8 @@ class Host:
 
 @dataclass(frozen=True)
 class Image:
-    """What guests boot: one that Xoar builds (`builtin`), or files; paths are absolute."""
+    """What guests boot: one that Xoar builds (`builtin`), or files; paths are absolute. One with a `disk` is
+    what volumes are made from; its guests have their kernel there. `sha256` is its file's, "": any."""
 
     name: str
     builtin: str | None = None
@@ -61,11 +58,19 @@ class Image:
     initramfs: Path | None = None
     command_line: str = DEFAULT_COMMAND_LINE
     line: int = 0
+    disk: Path | None = None
+    sha256: str = ""
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether this is an image of a disk, not a kernel."""
+        return self.disk is not None or self.builtin == DEBIAN_DISK
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest; `command_line` follows the image's. `login` is who scripts on its console log in as."""
+    """A guest; `command_line` follows the image's. `login` is who scripts on its console log in as.
+    `cloud_init` is None where nothing is said about it."""
 
     name: str
     image: str
@@ -76,6 +81,10 @@ class Guest:
     on_crash: str = "keep"
     autostart: bool = True
     login: str = ""
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    cloud_init: CloudInit | None = None
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ class Config:
     host: Host = Host()
     images: Mapping[str, Image] = field(default_factory=dict)
     guests: Mapping[str, Guest] = field(default_factory=dict)
+    drivers: Mapping[str, Driver] = field(default_factory=dict)
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
     def kernel_arguments(self, guest: Guest) -> str:
         """The whole kernel command line of a guest. Raises HostError if it is too long for a request."""
@@ -109,34 +121,12 @@ class Config:
         return replace(self, host=host)
 
 
-def parse_size(text: str) -> int:
-    """KiB in a size such as "128MiB" or "2GiB" (KiB, MiB, GiB or TiB). Raises ValueError with the reason."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            f'"{text}" is no size: write a whole number and KiB, MiB, GiB or TiB, as in "128MiB"'
-        )
-    return int(match[1]) * _KIB[match[2]]
-
-
-def format_size(kib: int) -> str:
-    """The shortest size that `parse_size` reads as this many KiB; kib > 0."""
-    unit = next(unit for unit in reversed(_KIB) if kib % _KIB[unit] == 0)
-    return f"{kib // _KIB[unit]}{unit}"
-
-
 def guest_memory_kib(text: str) -> int:
     """KiB of a guest's memory. Raises ValueError with the reason."""
     kib = parse_size(text)
     if kib % 4 or not 8 << 10 <= kib <= 1 << 30:
         raise ValueError(f'"{text}": a guest has 8MiB to 1TiB of memory, in whole pages (4KiB)')
     return kib
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?' for the known name that is most like `name`; "" if none is."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f' Did you mean "{found[0]}"?' if found else ""
 
 
 def find(path: Path | None) -> Path | None:
@@ -158,20 +148,36 @@ def load(path: Path) -> Config:
     return parse(text, path)
 
 
-def parse(text: str, path: Path) -> Config:
-    """Parses the text of a file; relative paths in it start at its folder. Raises ConfigError."""
+def parse(text: str, path: Path, added: Mapping[str, Image] | None = None) -> Config:
+    """Parses the text of a file; relative paths in it start at its folder. Raises ConfigError.
+
+    `added` are images that the file may name without declaring them.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+)", str(error))
         line = int(found[1]) if found else max(1, text.count("\n"))
         raise ConfigError(path, line, f"not TOML: {error}") from error
-    top = _Table(document, path, TomlLines(text))
+    top = Table(document, path, TomlLines(text))
     host = _host(top.table("host"))
     images = {table.own_name: _image(table) for table in top.table("images").tables()}
-    guests = {table.own_name: _guest(table, images) for table in top.table("guests").tables()}
+    known = {**(added or {}), **images}
+    drivers = {table.own_name: devices.read_driver(table) for table in top.table("drivers").tables()}
+    if len(drivers) > devices.MAX_DRIVERS:
+        top.fail("drivers", f"there are {len(drivers)} driver domains, at most {devices.MAX_DRIVERS}")
+    networks = {
+        table.own_name: devices.read_network(table, drivers) for table in top.table("networks").tables()
+    }
+    disk_images = [image.name for image in known.values() if image.is_disk]
+    volumes = {
+        table.own_name: devices.read_volume(table, drivers, disk_images)
+        for table in top.table("volumes").tables()
+    }
+    parts = Config(path, host, known, {}, drivers, networks, volumes)
+    guests = {table.own_name: _guest(table, parts) for table in top.table("guests").tables()}
     top.end()
-    return Config(path, host, images, guests)
+    return replace(parts, guests=guests)
 
 
 def check_files(config: Config) -> None:
@@ -179,110 +185,27 @@ def check_files(config: Config) -> None:
     source = config.host.xen_source
     if source is not None and not (source / "xen/include/public").is_dir():
         raise HostError(f"{source} is no Xen source tree: it has no folder xen/include/public")
+    named: list[tuple[str, Path | str | None, int]] = []
     for image in config.images.values():
-        for key, file in (("kernel", image.kernel), ("initramfs", image.initramfs)):
-            if file is not None and not file.is_file():
-                assert config.path is not None
-                text = f"{key} of image {image.name}: there is no file {file}"
-                raise ConfigError(config.path, image.line, text)
+        for key, file in (("kernel", image.kernel), ("initramfs", image.initramfs), ("disk", image.disk)):
+            named.append((f"{key} of image {image.name}", file, image.line))
+    for guest in config.guests.values():
+        told = guest.cloud_init or CloudInit()
+        named += [(f"ssh_keys of guest {guest.name}", key, guest.line) for key in told.ssh_keys]
+        named.append((f"user_data of guest {guest.name}", told.user_data, guest.line))
+    for what, named_file, line in named:
+        if isinstance(named_file, Path) and not named_file.is_file():
+            assert config.path is not None
+            raise ConfigError(config.path, line, f"{what}: there is no file {named_file}")
 
 
-class _Table:
-    """One table of the file while it is read: takes keys out, so that what is left over is unknown."""
-
-    def __init__(self, values: Mapping[str, Any], path: Path, lines: TomlLines, name: str = "") -> None:
-        self._values = dict(values)
-        self._path = path
-        self._lines = lines
-        self._name = name
-        self._known: list[str] = []
-
-    @property
-    def own_name(self) -> str:
-        return self._name.partition(".")[2]
-
-    @property
-    def line(self) -> int:
-        return self._lines.table(self._name)
-
-    def fail(self, key: str | None, text: str) -> NoReturn:
-        line = self.line if key is None else self._lines.key(self._name, key)
-        raise ConfigError(self._path, line, text)
-
-    def take(self, key: str, kind: type, default: Any, example: str) -> Any:
-        self._known.append(key)
-        value = self._values.pop(key, None)
-        if value is None:
-            return default
-        # bool is a subclass of int
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            self.fail(key, f"{key} has the wrong type; write it like this: {key} = {example}")
-        return value
-
-    def number(self, key: str, default: int, least: int, most: int) -> int:
-        value: int = self.take(key, int, default, str(default))
-        if not least <= value <= most:
-            self.fail(key, f"{key} = {value} is out of range: {least} to {most}")
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        return bool(self.take(key, bool, default, str(default).lower()))
-
-    def size(self, key: str, default: str, check: Callable[[str], int]) -> int:
-        try:
-            return check(self.take(key, str, default, f'"{default}"'))
-        except ValueError as error:
-            self.fail(key, f"{key} = {error}")
-
-    def choice(self, key: str, default: str | None, choices: tuple[str, ...]) -> Any:
-        value = self.take(key, str, default, f'"{choices[0]}"')
-        if value not in choices and value is not default:
-            self.fail(key, f'{key} = "{value}" is not one of: {", ".join(choices)}.{nearest(value, choices)}')
-        return value
-
-    def text(self, key: str, default: str) -> str:
-        value: str = self.take(key, str, default, f'"{default}"')
-        try:
-            COMMAND_LINE.encode(value)
-        except MessageError as error:
-            self.fail(key, f"{key}: {error}")
-        return value
-
-    def path(self, key: str) -> Path | None:
-        value = self.take(key, str, None, '"path/to/file"')
-        if value is None:
-            return None
-        if not value or "\0" in value:
-            self.fail(key, f"{key} = {value!r} is no path")
-        return self._path.absolute().parent / Path(value).expanduser()
-
-    def table(self, key: str) -> _Table:
-        """An inner table; an absent one is empty."""
-        values = self.take(key, dict, {}, "..., as a table: [" + key + "]")
-        return _Table(values, self._path, self._lines, f"{self._name}.{key}" if self._name else key)
-
-    def tables(self) -> list[_Table]:
-        """All that is in this table, as tables."""
-        return [self.table(key) for key in list(self._values)]
-
-    def end(self) -> None:
-        """Complains about what nobody took."""
-        for key, value in self._values.items():
-            inner = f"{self._name}.{key}" if self._name else key
-            line = self._lines.table(inner) if isinstance(value, dict) else self._lines.key(self._name, key)
-            where = f" in [{self._name}]" if self._name else ""
-            known = f" Known: {', '.join(self._known)}."
-            text = f'"{key}" is not a key{where}.{nearest(key, self._known) or known}'
-            raise ConfigError(self._path, line, text)
-
-
-def _host(table: _Table) -> Host:
+def _host(table: Table) -> Host:
     name = table.take("name", str, DEFAULT_HOST, f'"{DEFAULT_HOST}"')
     if not _HOST_NAME.fullmatch(name):
         table.fail("name", f'name = "{name}": use 1 to 32 letters a-z, digits and hyphens within')
     host = Host(
         name,
-        table.size("memory", "4GiB", _host_memory_mib),
+        table.parsed("memory", "4GiB", _host_memory_mib),
         table.number("cpus", 2, 1, 64),
         table.path("xen_source"),
     )
@@ -297,47 +220,77 @@ def _host_memory_mib(text: str) -> int:
     return kib >> 10
 
 
-def _image(table: _Table) -> Image:
+def _image(table: Table) -> Image:
     name = table.own_name
     if not _IMAGE_NAME.fullmatch(name):
         table.fail(None, f'"{name}" is no name for an image: use up to 32 of a-z, 0-9, _ . -')
+    disk = table.path("disk")
+    builtin = table.choice("builtin", None, (*BUILTIN, DEBIAN_DISK))
+    is_disk = disk is not None or builtin == DEBIAN_DISK
     image = Image(
         name,
-        table.choice("builtin", None, BUILTIN),
+        builtin,
         table.path("kernel"),
         table.path("initramfs"),
-        table.text("command_line", DEFAULT_COMMAND_LINE),
+        table.text("command_line", "" if is_disk else DEFAULT_COMMAND_LINE),
         table.line,
+        disk,
+        table.parsed("sha256", "", _sha256, "64 hexadecimal digits"),
     )
     table.end()
-    if (image.builtin is None) == (image.kernel is None):
-        table.fail(None, f'image {name} needs either builtin = "{BUILTIN[0]}" or kernel = "path/to/vmlinuz"')
+    if sum(source is not None for source in (image.builtin, image.kernel, image.disk)) != 1:
+        text = (
+            f'image {name} needs either builtin = "{BUILTIN[0]}", kernel = "path/to/vmlinuz" or disk = "path"'
+        )
+        table.fail(None, text)
+    if image.disk and image.initramfs:
+        table.fail("initramfs", "a disk has its own initramfs; leave this out")
+    if image.sha256 and not image.disk:
+        table.fail("sha256", "sha256 goes with disk")
     if image.builtin and image.initramfs:
         table.fail("initramfs", "a builtin image has its own initramfs; leave this out")
     return image
 
 
-def _guest(table: _Table, images: Mapping[str, Image]) -> Guest:
-    name = table.own_name
-    try:
-        NAME.encode(name)
-    except MessageError as error:
-        table.fail(None, f"a guest's name: {error}")
-    image = table.take("image", str, None, '"debian"')
+def _sha256(text: str) -> str:
+    if text and not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f'"{text}" is no SHA-256: 64 hexadecimal digits')
+    return text
+
+
+def _guest(table: Table, parts: Config) -> Guest:
+    name, images = table.name("guest"), parts.images
+    image = table.choose("image", "images", images)
     if image is None:
         table.fail(None, f'guest {name} needs an image, such as image = "{next(iter(images), "debian")}"')
-    if image not in images:
-        table.fail("image", f"there is no [images.{image}] in this file.{nearest(image, images)}")
+    is_disk = images[image].is_disk
+    memory = DISK_MEMORY if is_disk else DEFAULT_MEMORY
+    disks = [
+        devices.read_disk(entry, parts.drivers, parts.volumes)
+        for entry in table.entries("disks", "volume", devices.MAX_DEVICES - 1)  # one is for cloud-init
+    ]
     guest = Guest(
         name,
         image,
-        table.size("memory", DEFAULT_MEMORY, guest_memory_kib),
+        table.parsed("memory", memory, guest_memory_kib),
         table.number("vcpus", 1, 1, 128),
         table.text("command_line", ""),
         table.choice("on_reboot", "restart", ON_REBOOT.words),
         table.choice("on_crash", "keep", ON_CRASH.words),
         table.flag("autostart", True),
         table.text("login", ""),
+        devices.lettered(disks),
+        tuple(
+            devices.read_nic(entry, parts.networks)
+            for entry in table.entries("nics", "network", devices.MAX_DEVICES)
+        ),
+        devices.read_cloud_init(table.table("cloud-init")) if "cloud-init" in table else None,
+        table.line,
     )
     table.end()
+    if len({disk.device for disk in guest.disks}) < len(guest.disks):
+        table.fail("disks", f"two disks of guest {name} have the same device")
+    if is_disk and not any(driver.kind == devices.BLKBACK for driver in parts.drivers.values()):
+        text = f'image {image} is a disk; guest {name} needs a [drivers.NAME] with kind = "{devices.BLKBACK}"'
+        table.fail("image", text)
     return guest
