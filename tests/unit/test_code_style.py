@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "pci": {"abi"},
     "builder": {"abi", "xen", "messages"},
     "toolstack": {"abi", "xen", "messages", "xenstore"},
+    "netback": {"xenstore"},
     "privilege": set(),
-    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack"},
+    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "netback"},
     "host": {"messages", "xenstore", "builder", "privilege", "xen"},
     "cli": {"host", "messages", "privilege"},
 }

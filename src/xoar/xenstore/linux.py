@@ -51,7 +51,7 @@ class _File:
 
 
 class Connection(Client):
-    """A connection to XenStore; a context manager. A path without "/" at its start is below the domain's home.
+    """A connection to XenStore; a context manager. Paths that begin without "/" are below the domain's home.
 
     Besides what Client raises: OSError if the file or socket fails, ProtocolError if the server closes it.
     """

@@ -1,0 +1,223 @@
+"""The agent's loop: XenStore and the kernel's interfaces in, interfaces and reports out.
+
+Whatever changes, all is planned anew and made so: there is one way only, which an agent takes, too, that is
+started again in a domain that works.
+"""
+
+import os
+import re
+import select
+import time
+from typing import NamedTuple
+
+from xoar.netback import lease, names
+from xoar.netback.arp import Listener
+from xoar.netback.declared import vif_name
+from xoar.netback.errors import ProgramFailed
+from xoar.netback.kernel import LinuxKernel
+from xoar.netback.layout import NO_NIC, Layout, Nic, plan
+from xoar.netback.programs import Child, Rules, put
+from xoar.netback.reconcile import Outcome, UplinkAddress, converge
+from xoar.netback.records import Records
+from xoar.netback.reports import Reports
+from xoar.netback.ruleset import render
+from xoar.xenstore.errors import Refused
+from xoar.xenstore.linux import Connection
+
+_TURN = 2.0  # seconds at most between two looks at children and ARP
+_RETRY = 5.0  # seconds until what failed is tried again
+_NIC_GRACE = 60.0  # seconds that a driver may take to find its card
+_PCI_FUNCTION = re.compile(r"/[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](/|$)")
+
+_SYSCTLS = {
+    # this domain has no IPv6 of its own
+    "net/ipv6/conf/all/disable_ipv6": "1",
+    "net/ipv6/conf/default/disable_ipv6": "1",
+    # an interface answers for its own address alone
+    "net/ipv4/conf/all/arp_ignore": "1",
+    "net/ipv4/ip_forward": "1",
+    # bridged frames are the bridge family's business, not the IP family's
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-arptables": "0",
+}
+
+
+class Settings(NamedTuple):
+    """`folder`: for the children's files; `user`: whom dnsmasq runs as; `nic`: its name, "": look for it."""
+
+    folder: str = "/run/netback"
+    user: str = "nobody"
+    nic: str = ""
+
+
+class Agent:
+    """Serves until XenStore's connection ends."""
+
+    def __init__(self, store: Connection, settings: Settings) -> None:
+        os.makedirs(settings.folder, exist_ok=True)
+        self._store = store
+        self._settings = settings
+        self._kernel = LinuxKernel()
+        self._arp = Listener()
+        self._rules = Rules()
+        self._dnsmasq = Child("dnsmasq", settings.folder)
+        self._udhcpc = Child("udhcpc", settings.folder, listen=True)
+        self._reports = Reports(store)
+        self._records = Records(store)
+        self._layout = plan({}, {}, None, None)
+        self._outcome = Outcome(set(), {}, {})
+        self._failure = ""
+        self._lease: lease.Lease | None = None
+        self._had_lease = False
+        self._nic_deadline = time.monotonic() + _NIC_GRACE
+        self._next_act: float | None = time.monotonic()
+        self._addresses = self._reports.addresses()
+
+    def run(self) -> None:
+        """Serves. Raises ProtocolError or OSError if XenStore can't be reached any more."""
+        while True:
+            try:
+                self._turn()
+            except Refused as error:
+                self._next_act = time.monotonic() + _RETRY
+                print(f"netback: XenStore refuses a request: {error.name}", flush=True)
+            self._wait()
+
+    def _turn(self) -> None:
+        changes = [
+            self._records.take_changes(),
+            self._kernel.take_changes(),
+            self._take_lease(),
+            self._dnsmasq.check(),
+            self._udhcpc.check(),
+            self._next_act is not None and time.monotonic() >= self._next_act,
+        ]
+        if any(changes):
+            self._act()
+        self._hear()
+        self._report()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        for fd in (self._store.fileno(), self._kernel.fileno(), self._udhcpc.fileno()):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        poll.poll(int(_TURN * 1000))
+
+    def _act(self) -> None:
+        """Plans, and makes it so."""
+        self._next_act = None
+        try:
+            leased = self._lease.address.network if self._lease else None
+            layout = plan(self._records.networks, self._records.vifs, self._nic(), leased)
+            self._outcome = converge(self._kernel, layout, lambda: self._load(layout), self._uplink_address())
+            self._layout = layout
+            self._serve_names()
+            self._follow_uplink()
+            self._failure = ""
+        except (OSError, ProgramFailed) as error:
+            self._failure = str(error)
+            self._next_act = time.monotonic() + _RETRY
+            print(f"netback: {error}", flush=True)
+
+    def _nic(self) -> Nic | None:
+        """The physical interface: the first whose device is a PCI function, or belongs to one."""
+        wanted = self._settings.nic
+        for name, interface in sorted(self._kernel.interfaces().items()):
+            if name == wanted if wanted else _is_pci(name):
+                return Nic(name, interface.mac)
+        return None
+
+    def _load(self, layout: Layout) -> None:
+        self._rules.load(render(layout))
+        for name, value in _SYSCTLS.items():
+            if os.path.exists(f"/proc/sys/{name}"):
+                put(f"/proc/sys/{name}", value)
+
+    def _serve_names(self) -> None:
+        """DHCP and DNS for the networks behind NAT."""
+        if not self._layout.nats:
+            self._dnsmasq.want(())
+            return
+        folder = self._settings.folder
+        servers = self._lease.servers if self._lease else ()
+        text = names.configuration(self._layout, servers, folder, self._settings.user)
+        put(f"{folder}/dnsmasq.conf", text)
+        if put(f"{folder}/hosts", names.hosts(self._layout)):
+            self._dnsmasq.hang_up()
+        self._dnsmasq.want(("dnsmasq", "--keep-in-foreground", f"--conf-file={folder}/dnsmasq.conf"), text)
+
+    def _follow_uplink(self) -> None:
+        """Asks for the uplink's address, if there is an uplink."""
+        if not self._layout.uplink:
+            self._udhcpc.want(())
+            self._lease, self._had_lease = None, False
+            return
+        script = f"{self._settings.folder}/lease.sh"
+        put(script, lease.SCRIPT, 0o755)
+        self._udhcpc.want(lease.arguments(self._layout.uplink, script))
+
+    def _take_lease(self) -> bool:
+        before = self._lease
+        for line in self._udhcpc.lines():
+            self._lease = lease.parse(line, self._lease)
+        self._had_lease |= self._lease is not None
+        return self._lease != before
+
+    def _uplink_address(self) -> UplinkAddress | None:
+        if self._lease is not None:
+            return UplinkAddress(str(self._lease.address), str(self._lease.gateway or ""))
+        # before the first lease, the address that an earlier agent's DHCP client had is as good as any
+        return UplinkAddress("", "") if self._had_lease else None
+
+    def _hear(self) -> None:
+        """Notes which addresses guests use."""
+        vifs = {(port.bridge.name, port.vif.mac): port.vif.place for port in self._layout.ports.values()}
+        for sighting in self._arp.take():
+            place = vifs.get((sighting.interface, sighting.mac))
+            if place is not None:
+                self._addresses[place] = sighting.address
+
+    def _report(self) -> None:
+        faults = self._records.vif_faults | self._layout.vif_faults | self._outcome.vif_faults
+        for place, said in list(self._records.statuses.items()):
+            plugged = vif_name(place) in self._outcome.plugged
+            status = ("error", faults[place]) if place in faults else ("connected" if plugged else "", "")
+            if status != said:
+                self._reports.vif(place, *status)
+                self._records.statuses[place] = status
+        nodes = {f"networks/{name}": text for name, text in self._network_states().items()}
+        for place, address in list(self._addresses.items()):
+            if place in self._records.statuses:
+                nodes[f"addresses/{place[0]}/{place[1]}"] = address
+            else:
+                del self._addresses[place]
+        state, note = self._state()
+        self._reports.say({**nodes, **({"note": note} if note else {}), "state": state})
+
+    def _network_states(self) -> dict[str, str]:
+        faults = self._records.network_faults | self._layout.network_faults | self._outcome.network_faults
+        for bridge in self._layout.nats:
+            fault = self._dnsmasq.fault or self._udhcpc.fault
+            if not fault and self._lease is None:
+                fault = f"no DHCP server has given {self._layout.uplink} an address yet"
+            if fault:
+                faults.setdefault(bridge.network.name, fault)
+        known = [*self._records.networks, *self._records.network_faults]
+        return {name: f"failed {faults[name]}" if name in faults else "up" for name in sorted(known)}
+
+    def _state(self) -> tuple[str, str]:
+        if self._failure:
+            return "failed", self._failure
+        if self._layout.nic:
+            self._nic_deadline = 0
+            return "ready", ""
+        if time.monotonic() < self._nic_deadline:
+            return "starting", ""
+        return "failed", NO_NIC
+
+
+def _is_pci(interface: str) -> bool:
+    """Whether an interface's device is a PCI function or hangs on one, as virtio's do."""
+    return bool(_PCI_FUNCTION.search(os.path.realpath(f"/sys/class/net/{interface}/device")))
