@@ -136,16 +136,17 @@ class Simulated:
 
 
 class Machine:
-    """Functions by bdf, in a window whose bus 0 is at `address`."""
+    """Functions by bdf, in a window of 16 buses."""
 
     address = 0xB0000000
 
-    def __init__(self, functions):
+    def __init__(self, functions, first_bus=0):
         self.functions = functions
-        self.window = config.Window(self.open_page, self.address, 0, 15)
+        self.first_bus = first_bus
+        self.window = config.Window(self.open_page, self.address, first_bus, first_bus + 15)
 
     def open_page(self, address):
-        bdf = (address - self.address) >> 12
+        bdf = (address - self.address >> 12) + (self.first_bus << 8)
         function = self.functions.get(bdf)
         if function is None:
             function = Simulated(0xFFFF, 0xFFFF)

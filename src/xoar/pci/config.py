@@ -72,8 +72,7 @@ class Function:
 class Window:
     """The ECAM window of segment 0.
 
-    `address` is where bus 0 would lie, whatever the first bus is (PCI Firmware Specification, MCFG);
-    `open_page(address)` gives the views of the 4 KiB there.
+    `address` is where the first bus lies; `open_page(address)` gives the views of the 4 KiB there.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Window:
             raise PciError(
                 "%s is not on the buses %d to %d of this host" % (name(bdf), self._first_bus, self._last_bus)
             )
-        return Function(bdf, self._open_page(self._address + (bdf << 12)))
+        return Function(bdf, self._open_page(self._address + (bdf - (self._first_bus << 8) << 12)))
 
     def functions(self, bus: int) -> "Iterator[Function]":
         """The functions on a bus, in ascending order."""

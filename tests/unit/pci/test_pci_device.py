@@ -169,3 +169,11 @@ def test_any_function_is_prepared_or_refused(content, express):
         card.data[0x47] |= 0x10
     with contextlib.suppress(PciError):
         run(prepare(machine(card).window, NIC, Xen()))
+
+
+def test_a_window_may_begin_at_any_bus():
+    card = nic()
+    host = Machine({0x2000: card}, first_bus=0x20)
+    run(prepare(host.window, 0x2000, Xen()))
+    assert card.resets == 1
+    assert "is not on the buses 32 to 47" in failure(host, NIC)

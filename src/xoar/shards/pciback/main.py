@@ -1,8 +1,8 @@
 """The PCIBack shard: resets devices, claims them for driver domains, and serves these configuration space.
 
-Command line: `ecam=<guest-physical address of bus 0>:<first bus>:<last bus>` (segment 0), and for each device
-to be handed out `device=<driver>:<domid>:<bdf>`, bdf being messages' decimal number. All of them are reset, so
-Builder names none whose driver domain runs.
+Command line: `ecam=<guest-physical address of the first bus>:<first bus>:<last bus>` (segment 0), and for
+each device to be handed out `device=<driver>:<domid>:<bdf>`, bdf being messages' decimal number. All of them
+are reset, so Builder names none whose driver domain runs.
 """
 
 import nano
