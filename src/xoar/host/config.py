@@ -265,10 +265,6 @@ def _guest(table: Table, parts: Config) -> Guest:
         table.fail(None, f'guest {name} needs an image, such as image = "{next(iter(images), "debian")}"')
     is_disk = images[image].is_disk
     memory = DISK_MEMORY if is_disk else DEFAULT_MEMORY
-    disks = [
-        devices.read_disk(entry, parts.drivers, parts.volumes)
-        for entry in table.entries("disks", "volume", devices.MAX_DEVICES - 1)  # one is for cloud-init
-    ]
     guest = Guest(
         name,
         image,
@@ -279,7 +275,10 @@ def _guest(table: Table, parts: Config) -> Guest:
         table.choice("on_crash", "keep", ON_CRASH.words),
         table.flag("autostart", True),
         table.text("login", ""),
-        devices.lettered(disks),
+        devices.lettered(
+            devices.read_disk(entry, parts.drivers, parts.volumes)
+            for entry in table.entries("disks", "volume", devices.MAX_DEVICES - 1)  # one is for cloud-init
+        ),
         tuple(
             devices.read_nic(entry, parts.networks)
             for entry in table.entries("nics", "network", devices.MAX_DEVICES)

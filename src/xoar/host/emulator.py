@@ -34,6 +34,7 @@ _KEYS = f"socket,id=xen,path=keys,server=on,wait=off,logfile={XEN_LOG}"
 _PROGRAM = "qemu-system-x86_64"
 # With QEMU 10 Linux PVH guests never start, cause unknown; 7.2 is what Xoar is tested with.
 _GOOD = re.compile(r"version (7\.2\.\d+)")
+_TARGET = re.compile(r"[a-z][a-z0-9_.-]* (-|[0-9]{1,3}(\.[0-9]{1,3}){3}) [0-9]{1,5}")
 _START_SECONDS = 20.0  # for the process to answer on QMP
 _QUIT_SECONDS = 5.0
 _LIBC = ctypes.CDLL(None)
@@ -236,6 +237,28 @@ class Emulator:
             status = await self.quit()
             raise self.failure(f"QEMU does not start (exit code {status}): {error}") from error
         return line
+
+    async def forward(self, card: str, untrusted_address: str, untrusted_port: str) -> int:
+        """Have QEMU's user network behind network card `card` lead a port of this machine to a guest's.
+
+        Address "-" is the first one that the network's DHCP gives. Returns the port, on 127.0.0.1.
+        Raises HostError with QEMU's words.
+        """
+        self._require(RunState.RUNNING)
+        if not _TARGET.fullmatch(f"{card} {untrusted_address} {untrusted_port}"):
+            raise HostError(f"{card} {untrusted_address} {untrusted_port}: no card, IPv4 address and port")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        address = "" if untrusted_address == "-" else untrusted_address
+        words = f"hostfwd_add {card} tcp:127.0.0.1:{port}-{address}:{untrusted_port}"
+        try:
+            said = await self._qmp.execute("human-monitor-command", {"command-line": words})
+        except QMPError as error:
+            raise HostError(f"QEMU refuses to forward a port: {error}") from error
+        if said:
+            raise HostError(f"QEMU refuses to forward a port: {said}")
+        return port
 
     async def wait(self) -> int:
         """Wait for the end of the process; its exit code (negative: the signal that ended it)."""

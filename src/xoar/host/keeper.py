@@ -2,7 +2,8 @@
 
 `launch` starts it detached (it outlives the command and its terminal); it writes host.json, carries
 the channels of many commands over the one line, watches Xen's console for failures, and ends with
-the emulator. SIGTERM ends both.
+the emulator. SIGTERM ends both. A channel to the service `keeper` it answers itself: `forward` gives
+a port of this machine that leads to one of a guest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,8 +40,8 @@ def launch(host: Host, what: Launch, timeout: float = 30.0) -> Record:
     with host.locked():
         if host.alive():
             raise HostError(f"host {host.name} is running already", hint="Stop it with: xoar down")
-        shutil.rmtree(host.folder, ignore_errors=True)  # of a host that crashed
-        host.folder.mkdir(mode=0o700)
+        host.clear()  # of a host that crashed
+        host.folder.mkdir(mode=0o700, exist_ok=True)
         (host.folder / LAUNCH).write_bytes(msgspec.json.encode(what))
         with open(host.keeper_log, "wb") as log:
             process = subprocess.Popen(
@@ -58,7 +58,7 @@ def launch(host: Host, what: Launch, timeout: float = 30.0) -> Record:
             if process.poll() is not None or late:
                 process.kill()
                 detail = host.keeper_log.read_text(errors="replace").strip()
-                shutil.rmtree(host.folder, ignore_errors=True)
+                host.clear()
                 raise HostError(
                     f"host {host.name} did not start" + (f" within {timeout:.0f} s" if late else ""),
                     detail="\n".join(detail.splitlines()[-12:]),
@@ -95,6 +95,7 @@ class Keeper:
         self._what = what
         self._mux = Mux()
         self._clients: dict[int, asyncio.StreamWriter] = {}
+        self._forwards: dict[str, int] = {}  # "network card address port" -> port of this machine
         self._stopping = asyncio.Event()
         self._failure = ""
         self._work = asyncio.Event()  # something waits for the line
@@ -106,6 +107,7 @@ class Keeper:
     async def run(self) -> None:
         link_modules(self._what.machine, Path())
         async with Emulator(self._what, Path()) as emulator:
+            self._emulator = emulator
             reader, self._line = await asyncio.open_connection(sock=await emulator.start())
             me = os.getpid()
             self._record = Record(
@@ -204,6 +206,7 @@ class Keeper:
         try:
             while (data := await reader.read(_CHUNK)) and client in self._clients:
                 self._mux.from_client(client, data)
+                await self._answer_requests()
                 self._send()
                 while self._mux.congested:
                     self._room.clear()
@@ -212,6 +215,25 @@ class Keeper:
             pass  # it was killed; that closes its channels all the same
         finally:
             self._drop(client)
+
+    async def _answer_requests(self) -> None:
+        """Do what commands ask the keeper itself for."""
+        while self._mux.requests:
+            request = self._mux.requests.pop(0)
+            try:
+                answer, reason = f"{await self._requested(request.words)}\n", ""
+            except HostError as error:
+                answer, reason = "", error.message
+            self._mux.answer(request, answer.encode(), reason)
+
+    async def _requested(self, untrusted_words: list[str]) -> int:
+        match untrusted_words:
+            case ["forward", card, address, port]:
+                key = " ".join((card, address, port))
+                if key not in self._forwards:
+                    self._forwards[key] = await self._emulator.forward(card, address, port)
+                return self._forwards[key]
+        raise HostError(f"the keeper can't do this: {' '.join(untrusted_words)}")
 
     def _drop(self, client: int) -> None:
         self._mux.detach(client)

@@ -3,6 +3,7 @@
 No I/O. The keeper feeds what comes from the line and from each command's connection, and sends what
 `take_line` and `take` return. Credit passes through, so what waits for a command that does not read
 is bounded by the credit that the command itself has given; the keeper drops who gives too much.
+Channels to the service `keeper` do not reach the line: they are `requests`, each to be answered once.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from xoar.messages.frames import (
     FrameDecoder,
     encode_frame,
 )
-from xoar.messages.line import decode_hello, encode_hello
+from xoar.messages.line import clean, decode_hello, encode_hello
 
+KEEPER = "keeper"
+"""The service that the keeper answers itself."""
 LINE_LIMIT = 64 * 1024
 """Bytes waiting for the line above which no command should be read."""
 CLIENT_LIMIT = 4 * 1024 * 1024
@@ -36,6 +39,15 @@ class _Client:
     waiting: int = 0  # nonce of a HELLO that waits for the line
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a command asks the keeper for: the words of its OPEN after the service's name."""
+
+    client: int
+    channel: int
+    words: list[str]
+
+
 class Mux:
     """The commands' channels on the line. Clients are known by the numbers that `attach` returns.
 
@@ -46,6 +58,7 @@ class Mux:
     def __init__(self) -> None:
         self.ready = False
         self.heard = False
+        self.requests: list[Request] = []
         self._decoder = FrameDecoder()
         self._line = bytearray()
         self._clients: dict[int, _Client] = {}
@@ -88,6 +101,15 @@ class Mux:
         data = bytes(output)
         output.clear()
         return data
+
+    def answer(self, request: Request, data: bytes, reason: str) -> None:
+        """Answer a request: `data` (short: the credit of any command has room for it), or why it failed."""
+        client = self._clients.get(request.client)
+        if client is not None:
+            if not reason:
+                client.output += encode_frame(OPENED, request.channel, bytes(4))
+                client.output += encode_frame(DATA, request.channel, bytes(4) + data)
+            client.output += encode_frame(CLOSE, request.channel, clean(reason, 200).encode())
 
     def from_line(self, untrusted_data: bytes) -> None:
         """Bytes came from the Console shard."""
@@ -152,6 +174,10 @@ class Mux:
 
     def _open(self, client: int, owner: _Client, frame: Frame) -> None:
         if not self.ready or frame.channel == 0 or frame.channel in owner.channels:
+            return
+        service, *words = frame.payload[4:].decode("ascii", errors="replace").split()[:8] or [""]
+        if service == KEEPER:
+            self.requests.append(Request(client, frame.channel, words))
             return
         if len(self._owners) >= 0xFFFF:
             owner.output += encode_frame(CLOSE, frame.channel, b"too many channels are open")

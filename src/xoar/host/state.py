@@ -32,6 +32,8 @@ KEEPER_LOG = "keeper.log"
 LAUNCH = "launch.json"
 _RECORD = "host.json"
 _CONTROL = "control"
+DISKS = "disks"
+"""The folder in a host's folder that outlives the host: what its driver domains have on their disks."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -141,14 +143,33 @@ class Host:
         connection.settimeout(None)
         return connection
 
-    def stop(self, timeout: float = 20.0) -> bool:
-        """End the host if it lives and remove its folder; whether there was anything to end or remove."""
+    def clear(self) -> bool:
+        """Remove all but the disks, and the folder if there are none; whether there was anything."""
+        found = False
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name != DISKS:
+                found = True
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disks are in it, or it is not there
+            self.folder.rmdir()
+        return found
+
+    def stop(self, timeout: float = 20.0, erase: bool = False) -> bool:
+        """End the host if it lives and clear its folder; whether there was anything to end or remove.
+
+        With `erase` its disks are removed, too.
+        """
         with self.locked():
             record = self.alive()
             if record is not None:
                 _end(record, timeout)
-            existed = self.folder.is_dir()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            existed = self.clear()
+            if erase and self.folder.is_dir():
+                shutil.rmtree(self.folder)
+                existed = True
             (root() / f".{self.name}.lock").unlink(missing_ok=True)
             return existed
 

@@ -39,9 +39,9 @@ def up(config: Config, show: Reporter) -> Record:
         return keeper.wait_running(host, START_TIMEOUT)
 
 
-def down(name: str) -> bool:
-    """Ends a host; whether there was one."""
-    return Host(name).stop()
+def down(name: str, erase: bool = False) -> bool:
+    """Ends a host, with `erase` also its disks; whether there was one."""
+    return Host(name).stop(erase=erase)
 
 
 def prepare(
@@ -72,7 +72,9 @@ def prepare(
 
 
 def image_entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
-    """What an image of the configuration adds to the library."""
+    """What an image of the configuration adds to the library; one of a disk adds nothing."""
+    if image.is_disk:
+        return []
     if image.builtin:
         make = _BUILTIN[image.builtin]
         files = make(system, show)

@@ -205,3 +205,47 @@ def test_a_client_that_is_killed_frees_its_channels(start: Start) -> None:
 def test_bad_host_names_are_refused(name: str) -> None:
     with pytest.raises(HostError, match="host name"):
         state.Host(name)
+
+
+def test_a_port_of_a_guest_is_forwarded_once(start: Start) -> None:
+    host = start("serve")
+    keeper.wait_running(host, 10)
+    ports = []
+    for words in ("forward net0 10.0.2.20 22", "forward net0 10.0.2.20 22", "forward net0 - 2222"):
+        client = Client(host)
+        client.line.open("keeper", words)
+        ports.append(int(client.until("data").data))
+    assert ports[0] == ports[1] != ports[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("forward absent 10.0.2.20 22", "unknown netdev"),
+        ("forward net0 10.0.2.20 22,x", "no card, IPv4 address and port"),
+        ("quit", "the keeper can't do this: quit"),
+        ("", "the keeper can't do this"),
+    ],
+)
+def test_what_the_keeper_cannot_do_is_answered_with_the_reason(start: Start, words: str, reason: str) -> None:
+    host = start("serve")
+    keeper.wait_running(host, 10)
+    client = Client(host)
+    client.line.open("keeper", words)
+    assert reason in client.until("closed").data
+    assert client.echo(b"goes on") == b"goes on"
+
+
+def test_disks_outlive_the_host_until_they_are_erased(start: Start) -> None:
+    host = start("serve")
+    keeper.wait_running(host, 10)
+    disk = host.folder / state.DISKS / "disk0.raw"
+    disk.parent.mkdir()
+    disk.write_bytes(b"data")
+    assert host.stop()
+    assert [path.name for path in host.folder.iterdir()] == [state.DISKS]
+    assert not host.stop()
+    start("serve")
+    assert disk.read_bytes() == b"data"
+    assert host.stop(erase=True)
+    assert not host.folder.exists()

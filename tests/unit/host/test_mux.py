@@ -181,3 +181,28 @@ def test_garbage_from_either_side_harms_nobody_else(pieces: list[tuple[bool, byt
         channel = world.clients[number].open("service")
         world.settle()
         assert world.clients[number].writable(channel) > 0
+
+
+def test_channels_to_the_keeper_do_not_reach_the_line() -> None:
+    world = World().up()
+    (number, client), (other, _) = world.clients.items()
+    channel = client.open("keeper", "forward net0 10.0.2.20 22")
+    world.settle()
+    assert world.opened == {}
+    (request,) = world.mux.requests
+    assert request.words == ["forward", "net0", "10.0.2.20", "22"]
+    world.mux.answer(request, b"4711\n", "")
+    world.settle()
+    assert world.events[number][-3:] == [
+        ("opened", channel, ""), ("data", channel, b"4711\n"), ("closed", channel, ""),
+    ]  # fmt: skip
+    assert [event for event in world.events[other] if event[0] != "hello"] == []
+
+
+def test_an_answer_to_a_command_that_is_gone_goes_nowhere() -> None:
+    world = World().up()
+    number, client = next(iter(world.clients.items()))
+    client.open("keeper", "x")
+    world.settle()
+    world.mux.detach(number)
+    world.mux.answer(world.mux.requests[0], b"", "too late")
