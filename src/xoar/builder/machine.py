@@ -52,16 +52,17 @@ class Machine:
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
 
     def build_shard(
-        self, shard: "Any", image: "Image", links: "list[tuple[str, int, int]]"
+        self, shard: "Any", words: "list[str]", image: "Image", links: "list[tuple[str, int, int]]"
     ) -> "dict[int, tuple[int, int]]":
-        """Builds a nano shard that gets configuration space; `links`: (server, its domid, grant reference).
+        """Builds a nano shard that gets configuration space; `words` are for its command line, `links` are
+        (server, its domid, grant reference).
 
         Result and errors as those of `build`.
         """
         uuid = bytes(15) + bytes([shard.domid])
         construct.create(shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES)
         ports = construct.connect(shard.domid, [(gref, domid) for _, domid, gref in links])
-        words = ["name=" + shard.name, "domid=%d" % shard.domid] + shard.words
+        words = ["name=" + shard.name, "domid=%d" % shard.domid] + words
         for server, _, gref in links:
             words.append("uses=%s:%d:%d" % (server, start.link_frame(gref), ports[gref]))
         if self._ecam:

@@ -35,6 +35,7 @@ shard builder 3 12288 1 builder_t builder
 shard toolstack 4 12288 1 toolstack_t toolstack
 late pciback 5 12288 1 pciback_t pciback
 driver net0 netback 6 98304 1 netback_t netback 256
+word pciback device=net0:6:256
 link pciback xenstore xenstore 1
 link pciback builder pciback 2
 """)
@@ -55,13 +56,15 @@ class FakeXen:
         self.fail_before: Exception | None = None
         self.running: set[int] = set()
         self.hold: set[int] = set()
+        self.words: list[str] = []
         self.links: list[tuple[str, int, int]] = []
         self.device_memory: dict[int, list[tuple[int, int]]] = {}
         self.opened: dict[int, FakeChannel] = {}
 
     def build_shard(
-        self, shard: Any, image: Any, links: list[tuple[str, int, int]]
+        self, shard: Any, words: list[str], image: Any, links: list[tuple[str, int, int]]
     ) -> dict[int, tuple[int, int]]:
+        self.words = words
         self.links = links
         self.build(shard.domid)
         return {1: (3, 12), 2: (5, 13)}
@@ -363,3 +366,17 @@ def test_a_bug_is_answered_and_survived(world: World, capsys: pytest.CaptureFixt
     ((kind, _, fields),) = world.toolstack.take()
     assert kind == "error" and "bug" in fields["text"]
     assert "bug" in capsys.readouterr().out
+
+
+def test_pciback_is_not_told_of_a_device_that_is_in_use(world: World) -> None:
+    world.ask("build_shard", name="pciback")
+    world.answer()
+    assert world.xen.words == ["device=net0:6:256"]
+    claim = message("claim", 3, driver="net0", bdf=256, bars=[(WINDOW[0], 4096)])
+    world.service.handle("pciback", claim)
+    world.ask("build_shard", name="net0")
+    world.answer()
+    world.ask("destroy", domid=PCIBACK)
+    world.answer()
+    world.ask("build_shard", name="pciback")
+    assert world.xen.words == []

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_pci import NIC, NO_RESET, Simulated, Xen, machine, nic, run
 
@@ -251,6 +251,7 @@ HOSTILE = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(HOSTILE, max_size=30))
 def test_no_guest_writes_anything_but_the_table_allows(operations):
     front = Front(nic())
@@ -276,6 +277,7 @@ def test_no_guest_writes_anything_but_the_table_allows(operations):
     assert changed <= switchable
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=abi.xen_pci_sharedinfo.size, max_size=abi.xen_pci_sharedinfo.size))
 def test_any_page_is_answered_or_left_alone(content):
     front = Front(nic())
