@@ -36,7 +36,7 @@ if TYPE_CHECKING:
             vcpus: int,
         ) -> "dict[int, tuple[int, int]]": ...
         def build_shard(
-            self, shard: Any, image: Image, links: "list[tuple[str, int, int]]"
+            self, shard: Any, words: "list[str]", image: Image, links: "list[tuple[str, int, int]]"
         ) -> "dict[int, tuple[int, int]]": ...
         def build_driver(
             self, driver: Any, kernel: Image, rootfs: Image, memory: "list[tuple[int, int]]"
