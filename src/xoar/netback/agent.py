@@ -155,7 +155,8 @@ class Agent:
             self._lease, self._had_lease = None, False
             return
         script = f"{self._settings.folder}/lease.sh"
-        put(script, lease.SCRIPT, 0o755)
+        put(script, lease.SCRIPT)
+        os.chmod(script, 0o755)
         self._udhcpc.want(lease.arguments(self._layout.uplink, script))
 
     def _take_lease(self) -> bool:

@@ -134,7 +134,7 @@ class Child:
         self._process = None
 
 
-def put(path: str, text: str, mode: int = 0o644) -> bool:
+def put(path: str, text: str) -> bool:
     """Has a file with this text; whether it had another."""
     try:
         with open(path) as file:
@@ -143,18 +143,21 @@ def put(path: str, text: str, mode: int = 0o644) -> bool:
     except OSError:
         pass
     with open(path, "w") as file:
-        os.fchmod(file.fileno(), mode)
         file.write(text)
     return True
 
 
 def _end_leftover(pid_file: str, folder: str) -> None:
     """Ends the process whose id is in the file, if its command line names our folder: ids are used again."""
+    end = time.monotonic() + _STOP_TIMEOUT
     try:
         with open(pid_file) as file:
             pid = int(file.read())
-        with open(f"/proc/{pid}/cmdline") as file:
-            if folder in file.read():
-                os.kill(pid, signal.SIGTERM)
-    except (OSError, ValueError):
+        while True:
+            with open(f"/proc/{pid}/cmdline") as file:
+                if folder not in file.read():
+                    return
+            os.kill(pid, signal.SIGTERM if time.monotonic() < end else signal.SIGKILL)
+            time.sleep(0.05)
+    except (OSError, ValueError):  # there is none
         pass
