@@ -1,4 +1,4 @@
-"""A guest's life as the Toolstack's shard runs it, with the real XenStore and a Builder that says yes."""
+"""Guests and driver domains as the Toolstack's shard runs them, with the real XenStore and a willing Builder."""
 
 from test_messages import shared_page
 
@@ -13,11 +13,14 @@ from xoar.xenstore.quotas import quotas
 from xoar.xenstore.ringlink import RingLink
 from xoar.xenstore.server import Server
 
-ME = 4
+ME, PCIBACK, NET, BLK = 4, 5, 6, 7
+SHARDS = {"pciback": PCIBACK, "net0": NET, "disk0": BLK}
+WORDS = {"driver": ["net0:netback:6:24", "disk0:blkback:7:32"], "pciback": ["5"]}
 
 
 class Host:
-    def __init__(self):
+    def __init__(self, words=None):
+        words = words or {}
         self.now = 1000
         self.store = Server(Domains({ME}), quotas())
         page = shared_page()
@@ -27,12 +30,18 @@ class Host:
         to_server, to_client = xenstore_rings(shared_page())
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack")
         self.fake = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
-        self.domid = 4
+        self.domid = 31 if words else 4
         to_server, to_client = xenstore_rings(shared_page())
         self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
         self.relay = Channel(to_server, to_client, lambda: None, "console", "toolstack")
         self.toolstack = Toolstack(
-            self.link, self.client, [self.relay], lambda key: [], lambda: self.now, ME, lambda text: None
+            self.link,
+            self.client,
+            [self.relay],
+            lambda key: words.get(key, []),
+            lambda: self.now,
+            ME,
+            lambda text: None,
         )
         self.decoder = Decoder()
 
@@ -48,7 +57,14 @@ class Host:
                     self.store.introduce(self.domid)
                     places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
                     self.fake.send("built", message.id, domid=self.domid, **places)
+                elif message.kind == "build_shard":
+                    domid = SHARDS[message.fields.name]
+                    self.store.introduce(domid)
+                    places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
+                    self.fake.send("built", message.id, domid=domid, **places)
                 else:
+                    if message.kind == "destroy":
+                        self.store.release(message.fields.domid)
                     self.fake.send("done", message.id)
             self.ring.serve()
             self.toolstack.turn()
@@ -56,9 +72,15 @@ class Host:
                 self.decoder.feed(message.fields.data)
         return self.decoder.next()
 
-    def create(self, name):
+    def as_domain(self, domid):
+        page = shared_page()
+        link = RingLink(page, self.store, self.store.connect(domid))
+        writer, reader = xenstore_rings(page)
+        return Client(reader, writer, link.serve, link.serve)
+
+    def create(self, name, disks=(), nics=()):
         fields = {"name": name, "uuid": b"u" * 16, "kernel": b"k" * 32, "ramdisk": bytes(32)}
-        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1, "disks": [], "nics": []})
+        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1, "disks": disks, "nics": nics})
         return self.ask("guest_create", on_reboot="restart", on_crash="keep", **fields)
 
 
@@ -85,3 +107,52 @@ def test_a_second_guest_of_the_same_name_is_refused():
     host = Host()
     host.create("web")
     assert host.create("web").fields.text == "there is a guest web already"
+
+
+def test_a_guest_with_devices_starts_once_driver_domains_serve_and_lets_go_of_them_at_its_end():
+    host = Host(WORDS)
+    host.run()
+    for name in ("net0", "disk0"):
+        host.fake.send("device", 0, driver=name, state="claimed", text="")
+    host.run()
+    net, blk = host.as_domain(NET), host.as_domain(BLK)
+    net.write("/local/domain/6/service/state", "ready")
+    blk.write("/local/domain/7/service/state", "ready")
+    host.run()
+    drivers = host.ask("driver_list", start=0).fields.drivers
+    assert [(row.name, row.state) for row in drivers] == [("net0", "ready"), ("disk0", "ready")]
+    network = ("lan", "net0", "nat", 0, "10.9.0.0/24", [(22, "10.9.0.2", 22)], "")
+    assert host.ask("network_create", network=network).kind == "done"
+    assert net.read("/local/domain/6/networks/lan/forwards") == b"tcp:22:10.9.0.2:22"
+    nic = ("lan", bytes(range(0, 12, 2)), "10.9.0.2", 0)
+    assert host.create("web", [("xvda", "disk0", "root", "w")], [nic]) is None
+    backends = ((net, "/local/domain/6/backend/vif/32/0"), (blk, "/local/domain/7/backend/vbd/32/51712"))
+    for agent, path in backends:
+        agent.write(path + "/state", "4")
+        agent.write(path + "/hotplug-status", "connected")
+    assert host.run().fields.domid == 32
+    guest = host.ask("guest_show", name="web").fields
+    assert (guest.disks[0].state, guest.nics[0].state) == ("connected", "connected")
+    assert host.ask("guest_destroy", name="web") is None
+    for agent, path in backends:
+        agent.write(path + "/state", "6")
+    assert host.run().kind == "done"
+    assert not blk.exists("/local/domain/7/backend/vbd/32")
+
+
+def test_a_volume_is_made_by_its_agent():
+    host = Host(WORDS)
+    host.run()
+    host.fake.send("device", 0, driver="disk0", state="claimed", text="")
+    host.run()
+    agent, home = host.as_domain(BLK), "/local/domain/7/"
+    agent.write(home + "service/state", "ready")
+    host.run()
+    fields = {"driver": "disk0", "action": "import", "name": "root", "source": "", "size_kib": 8, "offset": 1}
+    fields.update({"length": 2, "format": "raw", "sha256": bytes(32)})
+    assert host.ask("volume_change", **fields) is None
+    assert agent.read(home + "requests/1") == b"import root raw 1 2 8 " + b"00" * 32
+    agent.write(home + "service/volumes/root", "size_kib=8 used_kib=0 origin=- users=- state=ok")
+    agent.write(home + "service/replies/1", "ok length=2 sha256=" + "0f" * 32)
+    assert host.run().fields.sha256 == b"\x0f" * 32
+    assert host.ask("volume_list", start=0).fields.volumes[0].size_kib == 8

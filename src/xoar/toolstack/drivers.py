@@ -59,7 +59,10 @@ class Drivers:
         self._clock = clock
         self._owner = owner
         self._report = report
+        # a round goes on; whom for; whether there is a PCIBack
+        self._busy = False
         self._round: "list[Driver]" = []
+        self._pciback_up = False
 
     def start(self) -> None:
         """Begins to start all; called once."""
@@ -113,6 +116,8 @@ class Drivers:
             else:
                 request.refuse(EIO, driver.trouble)
 
+        if driver in self._round:
+            self._round.remove(driver)
         driver.restarts += 1
         driver.state, driver.note, driver.since_ms = WAITING, "", self._clock()
         self._waits.until(lambda: driver.decided, timeout_ms, decided)
@@ -154,17 +159,32 @@ class Drivers:
 
     def _next_round(self) -> None:
         waiting = [driver for driver in self.all if driver.state == WAITING and not driver.up]
-        if waiting and not self._round:
-            self._round = waiting
+        if waiting and not self._busy:
+            self._busy, self._round = True, waiting
             self._waits.until(
-                lambda: all([driver.decided for driver in waiting]), None, lambda _: self._dismiss()
+                lambda: all([driver.decided for driver in self._round]), None, lambda _: self._dismiss()
             )
-            self._builder.ask("build_shard", self._pciback_built, name=_PCIBACK)
+            if self._pciback_up:
+                # one that could not be destroyed after its round
+                self._builder.ask("destroy", self._pciback_cleared, domid=self._pciback)
+            else:
+                self._build_pciback()
+
+    def _pciback_cleared(self, message: "Message") -> None:
+        if _is_gone(message):
+            self._build_pciback()
+        else:
+            self._fail_round("an earlier PCIBack could not be destroyed: %s" % message.fields.text)
+
+    def _build_pciback(self) -> None:
+        self._pciback_up = False
+        self._builder.ask("build_shard", self._pciback_built, name=_PCIBACK)
 
     def _pciback_built(self, message: "Message") -> None:
         if message.kind != "built":
             self._fail_round("PCIBack could not be built: %s" % message.fields.text)
             return
+        self._pciback_up = True
         batch = Batch(self._store)
         records.pciback(batch, self._owner, self._pciback)
         self._store.run(batch, self._pciback_recorded)
@@ -187,15 +207,21 @@ class Drivers:
                 self._fail(driver, note)
 
     def _dismiss(self) -> None:
-        self._builder.ask("destroy", self._dismissed, domid=self._pciback)
+        self._round = []
+        if self._pciback_up:
+            self._builder.ask("destroy", self._dismissed, domid=self._pciback)
+        else:
+            self._end_round()
 
     def _dismissed(self, message: "Message") -> None:
-        if message.kind != "done" and message.fields.errno != ENOENT:
+        if _is_gone(message):
+            self._pciback_up = False
+        else:
             self._report("PCIBack could not be destroyed: %s" % message.fields.text)
-        self._remove(self._pciback, self._ended_round)
+        self._remove(self._pciback, self._end_round)
 
-    def _ended_round(self) -> None:
-        self._round = []
+    def _end_round(self) -> None:
+        self._busy = False
         self._next_round()
 
     # driver domains
@@ -251,7 +277,7 @@ class Drivers:
             lost(driver)
 
     def _destroyed(self, driver: "Driver", message: "Message") -> None:
-        if message.kind != "done" and message.fields.errno != ENOENT:
+        if not _is_gone(message):
             self._fail(driver, "it could not be destroyed: %s" % message.fields.text)
             return
         driver.up = False
@@ -300,3 +326,8 @@ class Drivers:
             driver.state = READY
         elif driver.said_state == FAILED and driver.state in (STARTING, READY):
             self._fail(driver, driver.said_note or "its agent does not say why")
+
+
+def _is_gone(answer: "Message") -> bool:
+    """Whether a domain that was to be destroyed does not exist any more."""
+    return answer.kind == "done" or bool(answer.fields.errno == ENOENT)

@@ -39,6 +39,9 @@ class FakeBuilder:
         self.held: list[Message] = []
         self.next_domid = 5
         self.shards = {1: "xenstore", 2: "console", 3: "builder", TOOLSTACK: "toolstack"}
+        # what build_shard can build, by name, and what of it there is
+        self.late: dict[str, int] = {}
+        self.built: dict[int, str] = {}
 
     def serve(self) -> None:
         for message in self.channel.receive():
@@ -67,6 +70,10 @@ class FakeBuilder:
             self.channel.send(
                 "built", id, domid=domid, store_gfn=11, store_port=1, console_gfn=12, console_port=2
             )
+        elif kind == "build_shard":
+            self.build_shard(message)
+        elif kind in ("unpause", "destroy") and message.fields.domid in self.built:
+            self.change_shard(message)
         elif kind in ("unpause", "destroy") and message.fields.domid not in self.domains:
             self.channel.fail(id, 2, "there is no such domain")
         elif kind == "unpause":
@@ -81,6 +88,24 @@ class FakeBuilder:
         elif kind == "images":
             images = [(bytes([n]) * 32, f"image{n}", "kernel", 100 * n, 50 * n) for n in (1, 2)]
             self.channel.send("library", id, more=0, images=images[message.fields.start :])
+
+    def build_shard(self, message: Message) -> None:
+        domid = self.late[message.fields.name]
+        assert domid not in self.built, "built twice"
+        self.built[domid] = "paused"
+        self.store.introduce(domid)
+        self.channel.send(
+            "built", message.id, domid=domid, store_gfn=21, store_port=1, console_gfn=22, console_port=2
+        )
+
+    def change_shard(self, message: Message) -> None:
+        domid = message.fields.domid
+        if message.kind == "unpause":
+            self.built[domid] = "running"
+        else:
+            del self.built[domid]
+            self.store.release(domid)
+        self.channel.send("done", message.id)
 
     def answer_domains(self, message: Message) -> None:
         every = sorted(set(self.shards) | set(self.domains))
@@ -143,12 +168,16 @@ class Host:
     def run(self, turns: int = 40) -> None:
         for _ in range(turns):
             self.fake.serve()
+            self.neighbours()
             if self.serve_store:
                 self.ring.serve()
             self.toolstack.turn()
             self.console.flush()
             for message in self.console.receive():
                 self.relayed(message)
+
+    def neighbours(self) -> None:
+        """What other domains do in a turn; nothing here."""
 
     def relayed(self, message: Message) -> None:
         channel = message.fields.channel

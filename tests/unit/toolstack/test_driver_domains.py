@@ -1,0 +1,187 @@
+"""PCIBack and driver domains: their start, their failures, their restart; none holds up another."""
+
+from __future__ import annotations
+
+import pytest
+from driver_domains import BLK, NET, PCIBACK, DriverHost
+from toolstack_host import Host
+
+from xoar.toolstack.drivers import START_MS
+from xoar.xenstore.errors import Refused
+
+
+def test_a_host_without_devices_asks_for_nothing() -> None:
+    host = Host()
+    host.run()
+    assert host.fake.requests == [] and host.ask("driver_list", start=0).fields.drivers == []
+
+
+def test_driver_domains_start_and_then_pciback_is_gone() -> None:
+    host = DriverHost()
+    assert host.drivers() == {"net0": ("ready", ""), "disk0": ("ready", "")}
+    assert host.fake.built == {NET: "running", BLK: "running"}
+    assert not [path for path in host.tree() if path.startswith(f"/local/domain/{PCIBACK}")]
+    assert host.toolstack.deadline_ms() is None
+
+
+def test_a_driver_domain_finds_its_records() -> None:
+    host = DriverHost()
+    home = f"/local/domain/{NET}"
+    values = {
+        "name": "net0", "domid": str(NET), "console/ring-ref": "22", "store/port": "1",
+        "device/pci/0/backend": f"/local/domain/{PCIBACK}/backend/pci/{NET}/0",
+        "device/pci/0/backend-id": str(PCIBACK), "device/pci/0/state": "1", "networks": "", "requests": "",
+    }  # fmt: skip
+    for path, value in values.items():
+        assert host.read(f"{home}/{path}", NET) == value, path
+    client = host.client(NET)
+    for path in ("service/state", "device/pci/0/state", "backend/vif/9/0/state", "data/x"):
+        client.write(f"{home}/{path}", "4")
+    for path in ("name", "networks/lan/mode", "requests/1"):
+        with pytest.raises(Refused, match="EACCES"):
+            client.write(f"{home}/{path}", "x")
+    with pytest.raises(Refused, match="EACCES"):
+        host.client(BLK).read(f"{home}/device/pci/0/state")
+
+
+def test_pciback_reads_frontends_and_writes_its_backends() -> None:
+    host = DriverHost(start=False)
+    host.ready = set()
+    host.run()
+    client = host.client(PCIBACK)
+    assert client.read(f"/local/domain/{NET}/device/pci/0/state") == b"1"
+    client.write(f"/local/domain/{PCIBACK}/backend/pci/{NET}/0/state", "3")
+    with pytest.raises(Refused, match="EACCES"):
+        client.write(f"/local/domain/{NET}/device/pci/0/state", "4")
+
+
+def test_a_device_that_is_not_claimed_does_not_hold_up_the_rest() -> None:
+    host = DriverHost(start=False)
+    host.claims = {"disk0"}
+    host.run()
+    assert host.drivers()["disk0"][0] == "ready"
+    assert PCIBACK in host.fake.built, "PCIBack is needed as long as a claim may come"
+    host.now += START_MS
+    host.run()
+    assert host.drivers()["net0"] == ("failed", "PCIBack did not claim its device in 120 s")
+    assert host.fake.built == {BLK: "running"}
+
+
+def test_a_device_that_cannot_be_handed_out_fails_its_driver_domain_with_pcibacks_words() -> None:
+    host = DriverHost(start=False)
+    host.claims = {"disk0"}
+    host.run()
+    host.device("net0", "failed", "no function level reset")
+    host.run()
+    assert host.drivers()["net0"] == ("failed", "no function level reset")
+    assert host.fake.built == {BLK: "running"}
+    assert any("driver domain net0 (domain 6) failed: no function" in line for line in host.reports)
+
+
+def test_an_agent_that_says_nothing_fails_after_a_while() -> None:
+    host = DriverHost(start=False)
+    host.ready = {NET}
+    host.run()
+    assert host.drivers()["disk0"][0] == "starting"
+    host.now += START_MS
+    host.run()
+    assert host.drivers()["disk0"] == ("failed", "its agent did not say in 120 s that it is ready")
+    assert PCIBACK not in host.fake.built
+
+
+def test_an_agent_that_fails_says_why() -> None:
+    host = DriverHost(start=False)
+    host.ready = {BLK}
+    host.run()
+    home = f"/local/domain/{NET}/service"
+    host.client(NET).write(home + "/note", "no\x1bcard")
+    host.client(NET).write(home + "/state", "failed")
+    host.run()
+    assert host.drivers()["net0"] == ("failed", "no?card")
+    assert PCIBACK not in host.fake.built
+
+
+@pytest.mark.parametrize("kind", ["build_shard", "unpause"])
+def test_builders_refusals_fail_all_and_a_restart_heals(kind: str) -> None:
+    host = DriverHost(start=False)
+    host.fake.fail = {kind}
+    host.run()
+    states = host.drivers()
+    assert {state for state, _ in states.values()} == {"failed"}
+    assert f"{kind} fails in this test" in states["net0"][1]
+    assert not host.fake.built
+    host.fake.fail = set()
+    assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
+    assert host.drivers()["net0"][0] == "ready" and host.drivers()["disk0"][0] == "failed"
+
+
+def test_pciback_that_dies_fails_what_is_not_in_service_yet() -> None:
+    host = DriverHost(start=False)
+    host.ready = {BLK}
+    host.run()
+    host.fake.channel.send("stopped", 0, domid=PCIBACK, reason="crash")
+    host.run()
+    states = host.drivers()
+    assert states["disk0"][0] == "ready"
+    assert states["net0"] == ("failed", "PCIBack ended (crash) before its device was in service")
+    assert PCIBACK not in host.fake.built
+
+
+def test_a_driver_domain_that_crashes_is_reported_and_can_be_restarted() -> None:
+    host = DriverHost()
+    host.fake.channel.send("stopped", 0, domid=NET, reason="crash")
+    host.run()
+    assert host.drivers() == {"net0": ("failed", "its domain ended: crash"), "disk0": ("ready", "")}
+    before = len(host.fake.requests)
+    assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
+    after = host.fake.requests[before:]
+    assert after == ["destroy", "build_shard", "unpause", "build_shard", "unpause", "destroy"]
+    row = host.ask("driver_list", start=0).fields.drivers[0]
+    assert (row.name, row.kind, row.domid, row.device, row.state, row.restarts) == (
+        "net0", "netback", NET, 24, "ready", 1,
+    )  # fmt: skip
+
+
+def test_a_restart_waits_for_the_round_that_goes_on() -> None:
+    host = DriverHost(start=False)
+    host.ready = {NET}
+    host.run()
+    first = host.send("driver_restart", name="net0", timeout_ms=500_000)
+    host.run()
+    assert host.drivers()["net0"][0] == "waiting"
+    assert host.ask("driver_restart", name="net0", timeout_ms=1).fields.errno == 16
+    host.ready = {NET, BLK}
+    host.run()
+    assert host.answers[1, first].kind == "done"
+    assert host.fake.requests.count("build_shard") == 5
+
+
+def test_a_restart_that_takes_too_long_is_answered_in_time() -> None:
+    host = DriverHost()
+    host.claims = set()
+    id = host.send("driver_restart", name="net0", timeout_ms=1000)
+    host.run()
+    host.now += 1000
+    host.run()
+    assert host.answers[1, id].fields.errno == 110
+    assert host.ask("driver_restart", name="nobody", timeout_ms=1).fields.errno == 2
+
+
+def test_a_pulled_device_fails_its_driver_domain_only() -> None:
+    host = DriverHost()
+    host.device("disk0", "gone", "it does not answer")
+    host.device("nobody", "gone")
+    host.run()
+    assert host.drivers() == {
+        "net0": ("ready", ""), "disk0": ("failed", "its device is gone: it does not answer"),
+    }  # fmt: skip
+
+
+def test_a_pciback_that_could_not_be_destroyed_is_reported_and_goes_before_the_next() -> None:
+    host = DriverHost(start=False)
+    host.fake.fail = {"destroy"}
+    host.run()
+    assert "PCIBack could not be destroyed: destroy fails in this test" in host.reports
+    host.fake.fail = set()
+    assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
+    assert PCIBACK not in host.fake.built
