@@ -103,7 +103,7 @@ class Agent:
         for fd in (self._store.fileno(), self._kernel.fileno(), self._udhcpc.fileno()):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        poll.poll(int(_TURN * 1000))
+        poll.poll(0 if self._store.has_event() else int(_TURN * 1000))
 
     def _act(self) -> None:
         """Plans, and makes it so."""

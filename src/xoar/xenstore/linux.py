@@ -68,8 +68,12 @@ class Connection(Client):
         self.close()
 
     def fileno(self) -> int:
-        """For select: readable when `next_event(0)` may have something new."""
+        """For select: readable when `next_event(0)` may have something new; see `has_event`."""
         return self._file.fd
+
+    def has_event(self) -> bool:
+        """Whether an event has come along with a reply: then `fileno` need not become readable any more."""
+        return bool(self._events)
 
     def next_event(self, seconds: float | None = None) -> tuple[str, str] | None:
         """The oldest (path, token) of a watch that fired; waits so many seconds for one (None: any time)."""

@@ -79,6 +79,16 @@ def test_fileno_is_readable_when_an_event_waits(server: Path, store: linux.Conne
     assert store.next_event(0) == ("/test/b", "token")
 
 
+def test_an_event_that_came_with_a_reply_is_told_of(store: linux.Connection):
+    store.watch("/test", "token")
+    assert store.next_event(5) is not None
+    assert not store.has_event()
+    store.write("/test/b", "1")
+    store.text("/test/b")
+    assert store.has_event()
+    assert store.next_event(0) == ("/test/b", "token")
+
+
 def test_the_end_of_the_server_is_an_error():
     ours, theirs = socket.socketpair()
     theirs.close()
