@@ -1,4 +1,4 @@
-"""Guests and driver domains as the Toolstack's shard runs them, with the real XenStore and a willing Builder."""
+"""Guests and driver domains as the Toolstack's shard runs them, with the real XenStore, a willing Builder."""
 
 from test_messages import shared_page
 

@@ -194,6 +194,8 @@ class Guests:
         guest.reason = "none"
         guest.started_ms = self._clock()
         guest.settle(("create", "reboot"), "started", domid=guest.domid)
+        # asked for before a later request for a reboot
+        guest.disappoint(("shutdown",), EIO, "guest %s was started again: %s" % (guest.name, guest.note))
         self._catch_up(guest)
 
     # stopping

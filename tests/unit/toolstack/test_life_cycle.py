@@ -159,6 +159,19 @@ def test_a_reboot_that_needs_longer_to_build_than_its_timeout_is_no_failure() ->
     assert host.answers[1, id].kind == "started"
 
 
+def test_a_shutdown_that_a_later_reboot_overrides_is_answered() -> None:
+    host = Host()
+    domid = host.create()
+    shutdown = host.send("guest_shutdown", name="web", timeout_ms=5000)
+    host.run()
+    reboot = host.send("guest_reboot", name="web", timeout_ms=5000)
+    host.run()
+    host.fake.stop(domid, "reboot")
+    host.run()
+    assert host.answers[1, reboot].kind == "started"
+    assert "guest web was started again: it rebooted" in host.answers[1, shutdown].fields.text
+
+
 def test_a_guest_that_reboots_itself_comes_back() -> None:
     host = Host()
     domid = host.create(on_reboot="restart")
