@@ -17,7 +17,7 @@ from xoar.blkback import disks, dm, transfer
 from xoar.blkback.claims import Claims, Vbd
 from xoar.blkback.errors import AttachError, BlkBackError, DiskError, RequestError
 from xoar.blkback.requests import Request, parse
-from xoar.blkback.volumes import Volumes
+from xoar.blkback.volumes import Volume, Volumes
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.linux import DEVICE, Connection, connect
 
@@ -135,7 +135,7 @@ class Agent:
             self._reply(job.number, job.answer)
         elif job is not None:
             self._show(f"{_REPLIES}/{job.number}", f"progress {job.percent}")
-        elif time.monotonic() >= self._refreshed + _REFRESH:
+        if time.monotonic() >= self._refreshed + _REFRESH:
             self._publish()
         while self._queue and self._job is None:
             self._begin(self._queue.pop(0))
@@ -176,7 +176,7 @@ class Agent:
             return
         try:
             status = self._claim(vbd, volume)
-        except BlkBackError as error:
+        except (BlkBackError, OSError) as error:
             self._waiting.pop(vbd, None)
             print(f"blkback: vbd {vbd.guest}/{vbd.device}: {error}", flush=True)
             self._write(vbd, {"hotplug-error": _line(error), "hotplug-status": "error"})
@@ -281,17 +281,17 @@ class Agent:
         if pool is not None:
             self._show("service/pool", f"size_kib={pool.size_kib} used_kib={pool.used_kib}")
         table = self._volumes.table
-        for name in table:
-            self._show(f"{_VOLUMES}/{name}", self._words(name))
+        for name, volume in table.items():
+            status = None if self._failure else self._volumes.status(name)
+            if status is None and self._job is not None and self._job.request.name == name:
+                continue  # on its way in or out
+            self._show(f"{_VOLUMES}/{name}", self._words(name, volume, status))
         for path in [path for path in self._shown if path.startswith(f"{_VOLUMES}/")]:
             if path[len(_VOLUMES) + 1 :] not in table:
                 self._store.rm(path)
                 del self._shown[path]
 
-    def _words(self, name: str) -> str:
-        assert self._volumes is not None
-        volume = self._volumes.table[name]
-        status = None if self._failure else self._volumes.status(name)
+    def _words(self, name: str, volume: Volume, status: dm.Status | None) -> str:
         used = dm.thin_used(status.text) if status else None
         state = "importing" if volume.unfinished else "bad" if used is None else "ok"
         users = ",".join(map(str, self._claims.users(name)))
@@ -345,14 +345,14 @@ def _number(status: dm.Status) -> str:
 
 
 def _refusal(error: Exception) -> str:
-    number = errno.EIO
+    number, text = errno.EIO, str(error)
     if isinstance(error, RequestError):
         number = error.number
     elif isinstance(error, OSError):
-        number = error.errno or number
+        number, text = error.errno or number, error.strerror or text
     elif not isinstance(error, BlkBackError):
         traceback.print_exception(error)
-    return f"error {number} {_line(error)}"
+    return f"error {number} {_line(text)}"
 
 
 def _line(text: object) -> str:

@@ -5,24 +5,24 @@ NAMES). A volume's logical volume therefore begins with "v.", and "_" becomes "+
 name has.
 """
 
-from xoar.messages.errors import MessageError
-from xoar.messages.fields import Name
-
 GROUP = "xoar"
 POOL = "pool"
 POOL_DEVICE = "xoar-pool-tpool"
 """The device mapper's name of the thin pool proper (LVM adds the layer -tpool)."""
 
 _PREFIX = "v."
-_NAME = Name(64)
+_START = "abcdefghijklmnopqrstuvwxyz0123456789"
+_REST = _START + "_.-"
+_MAX = 64
 
 
 def check(untrusted_name: str) -> str:
-    """The name itself. Raises ValueError if it is none (messages' names, at most 64 characters)."""
-    try:
-        _NAME.encode(untrusted_name)
-    except MessageError as error:
-        raise ValueError(str(error)) from error
+    """The name itself. Raises ValueError if it is none (as names in messages, at most 64 characters)."""
+    if not 1 <= len(untrusted_name) <= _MAX or untrusted_name[0] not in _START or untrusted_name.strip(_REST):
+        raise ValueError(
+            f"{untrusted_name[:_MAX]!a} is no name: up to {_MAX} lower-case letters and digits,"
+            " after the first one also _ . -"
+        )
     return untrusted_name
 
 
