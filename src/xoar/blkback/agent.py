@@ -163,12 +163,17 @@ class Agent:
             with contextlib.suppress(AttachError):
                 self._claims.add(vbd, volume, self._node(vbd, "mode") != "r")
 
+    def _wanted(self, vbd: Vbd) -> str:
+        """The volume that a vbd is to have; empty if there is no such vbd any more."""
+        # a guest that goes from one driver to the next (GRUB's, Linux's) closes the device and opens it again
+        if self._node(vbd, "state") == _CLOSED and self._node(vbd, "online") != "1":
+            return ""
+        return self._node(vbd, "params")
+
     def _follow(self, vbd: Vbd) -> None:
         """Brings a vbd to where XenStore wants it."""
-        volume = self._node(vbd, "params")
-        # a guest that goes from one driver to the next (GRUB's, Linux's) closes the device and opens it again
-        closed = self._node(vbd, "state") == _CLOSED and self._node(vbd, "online") != "1"
-        if not volume or closed:
+        volume = self._wanted(vbd)
+        if not volume:
             self._claims.remove(vbd)
             self._waiting.pop(vbd, None)
             return
@@ -193,6 +198,9 @@ class Agent:
         job = self._job
         if job is not None and job.request.name == volume and job.request.action in ("delete", "export"):
             raise AttachError(f"volume {volume} is busy: {job.request.action}")
+        for user in self._claims.vbds():  # who has gone may have gone before the event that says so
+            if not self._wanted(user):
+                self._claims.remove(user)
         writable = self._node(vbd, "mode") != "r"
         self._claims.check(volume, writable)
         status = self._volumes.status(volume)
