@@ -45,9 +45,14 @@ class Builder:
         if answered is not None:
             answered(message)
 
-    def fail_all(self, text: str) -> None:
-        """The link is broken: every request is answered with an `error`, those made meanwhile included."""
+    def fail_all(self, text: str) -> bool:
+        """The link is broken: every request is answered with an `error`, those made meanwhile included.
+
+        Returns whether there was any.
+        """
+        progress = bool(self._answered)
         while self._answered:
             id = next(iter(self._answered))
             self.answer(Message("error", id, BY_NAME["error"].record.value(EIO, text)))
         self._unsent = []
+        return progress

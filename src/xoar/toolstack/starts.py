@@ -54,11 +54,14 @@ class Starts:
                     return
             self._build(guest, done)
 
+        def awaited() -> bool:
+            # a guest that reboots has run with its devices: worth waiting for a driver domain's restart
+            drivers = [device.driver for device in guest.devices]
+            good = [not driver.trouble if guest.restarts else driver.decided for driver in drivers]
+            return guest.doomed or all(good)
+
         guest.phase = DRIVERS
-        drivers = [device.driver for device in guest.devices]
-        self._waits.until(
-            lambda: guest.doomed or all([driver.decided for driver in drivers]), DRIVERS_MS, decided
-        )
+        self._waits.until(awaited, DRIVERS_MS, decided)
 
     def _build(self, guest: "Guest", done: "Done") -> None:
         if _abandoned(guest, done):

@@ -97,7 +97,7 @@ class StoreLink:
         return self._client.take_reply(request)
 
     def run(self, batch: Batch, finished: "Callable[[str], None]") -> None:
-        """Calls `finished(refused)` from `poll` when the batch is answered; "" if nothing was refused."""
+        """Calls `finished(refused)` from `poll` or `finish` once all is answered; "" if all was done."""
         self._batches.append((batch, finished))
 
     def watch(self, path: str, changed: "Callable[[str], None]") -> None:
@@ -119,7 +119,7 @@ class StoreLink:
             self._reads[path] = (self.request(wire.READ, path.encode() + b"\0"), False, heard)
 
     def poll(self) -> bool:
-        """Moves bytes both ways and tells of what has come; whether anything was moved."""
+        """Moves bytes both ways and tells of what has come; whether there was anything."""
         moved = False
         if not self.broken:
             try:
@@ -128,13 +128,19 @@ class StoreLink:
                 self.broken = str(error)
         self._tell_of_changes()
         self._tell_of_values()
+        return self.finish() or moved
+
+    def finish(self) -> bool:
+        """Tells of the batches that need no further reply, an empty one at once; whether there were any."""
         batches, self._batches = self._batches, []
+        progress = False
         for batch, finished in batches:
             if batch.poll():
+                progress = True
                 finished(batch.refused)
             else:
                 self._batches.append((batch, finished))
-        return moved
+        return progress
 
     def _tell_of_changes(self) -> None:
         while True:

@@ -64,8 +64,6 @@ class Toolstack:
             else:
                 self.builder.answer(message)
         more = self._link.more
-        if self._link.broken:
-            self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken)
         more = self._store.poll() or more
         for relay, operators in self._relays:
             if not relay.congested:
@@ -73,6 +71,9 @@ class Toolstack:
                     operators.receive(message)
                 more = more or relay.more
         more = self.waits.poll() or more
+        more = self._store.finish() or more
+        if self._link.broken:
+            more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
         for _, operators in self._relays:
             operators.flush()

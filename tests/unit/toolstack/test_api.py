@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from toolstack_host import GARBAGE, Host
 
 from xoar.messages.codec import encode
+from xoar.messages.schema import accepted
 from xoar.toolstack.api import MAX_STREAMS
+
+
+def test_every_request_of_an_operator_is_served() -> None:
+    assert set(Host().toolstack.handlers()) == accepted("operator", "toolstack")
 
 
 def test_ps_names_shards_and_guests() -> None:

@@ -221,6 +221,17 @@ def test_a_driver_domain_that_ends_is_seen_on_its_guests_only() -> None:
     assert host.show().nics[0].state == "connected"
 
 
+def test_a_guest_that_reboots_waits_for_a_driver_domain_to_come_back() -> None:
+    host = ready_host()
+    domid = host.create(**BOTH)
+    host.fake.channel.send("stopped", 0, domid=NET, reason="crash")
+    host.fake.stop(domid, "reboot")
+    host.run()
+    assert host.state() == "rebooting"
+    host.ask("driver_restart", name="net0", timeout_ms=1000)
+    assert host.state() == "running"
+
+
 @pytest.mark.parametrize(
     ("devices", "text"),
     [

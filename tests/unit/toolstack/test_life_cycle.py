@@ -93,6 +93,7 @@ def test_a_broken_builder_link_fails_requests_and_not_the_toolstack() -> None:
     id = host.send("guest_create", **host.create_fields())
     host.run()
     host.builder_page.words[2060 // 4] += 0x8000
+    host.wake()
     host.run()
     assert host.answers[1, id].kind == "error"
     assert host.ask("ps", start=0).kind == "error"

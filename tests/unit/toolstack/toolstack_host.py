@@ -130,10 +130,11 @@ class FakeBuilder:
 
 
 class Host:
-    """`run` lets everything move until nothing does."""
+    """`run` lets everything move until nothing does; the Toolstack only when an event wakes it."""
 
     def __init__(self, words: dict[str, list[str]] | None = None) -> None:
         self.now = 1000
+        self.woken = True
         self.reports: list[str] = []
         self.server = Server(Domains({TOOLSTACK, 99}), quotas())
         self.store_page = shared_page()
@@ -145,10 +146,10 @@ class Host:
         self.builder_page = shared_page()
         to_server, to_client = xenstore_rings(self.builder_page)
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack", self.reports.append)
-        other = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
+        other = Channel(to_server, to_client, self.wake, "toolstack", "builder")
         self.fake = FakeBuilder(other, self.server)
         to_server, to_client = xenstore_rings(shared_page())
-        self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
+        self.console = Channel(to_client, to_server, self.wake, "toolstack", "console")
         relay = Channel(to_server, to_client, lambda: None, "console", "toolstack", self.reports.append)
         self.words = words or {}
         self.toolstack = Toolstack(
@@ -169,12 +170,19 @@ class Host:
         for _ in range(turns):
             self.fake.serve()
             self.neighbours()
-            if self.serve_store:
-                self.ring.serve()
-            self.toolstack.turn()
+            if self.serve_store and self.ring.serve():
+                self.wake()
+            deadline = self.toolstack.deadline_ms()
+            if self.woken or (deadline is not None and deadline <= self.now):
+                self.woken = False
+                self.woken = self.toolstack.turn() or self.woken
             self.console.flush()
             for message in self.console.receive():
                 self.relayed(message)
+
+    def wake(self) -> None:
+        """One of the Toolstack's event channels fires."""
+        self.woken = True
 
     def neighbours(self) -> None:
         """What other domains do in a turn; nothing here."""
