@@ -102,7 +102,9 @@ def plan(
             layout.ports[vif.name] = Port(vif, layout.bridges[bridge_name(vif.network)], ())
     for name, plugged in layout.ports.items():
         layout.ports[name] = plugged._replace(taken=_taken(plugged, layout))
-    return layout._replace(uplink=_uplink(layout))
+    if nic is not None and any(network.subnet is not None for network in networks.values()):
+        return layout._replace(uplink=_uplink(layout))
+    return layout
 
 
 def _conflict(network: Network, layout: Layout, leased: IPv4Network | None) -> str:
@@ -161,8 +163,6 @@ def _taken(port: Port, layout: Layout) -> tuple[IPv4Address, ...]:
 
 
 def _uplink(layout: Layout) -> str:
-    if not layout.nic or not layout.nats:
-        return ""
     for bridge in layout.bridges.values():
         if bridge.port == layout.nic:
             return bridge.name

@@ -37,6 +37,7 @@ def parse(untrusted_line: str, lease: Lease | None) -> Lease | None:
         routers, servers = (tuple(IPv4Address(word) for word in field.split()) for field in fields[3:])
     except ValueError:
         return lease
-    if address.network.prefixlen < 1 or address.is_multicast or address.is_loopback or address.is_unspecified:
+    host = address.ip
+    if host.is_multicast or host.is_loopback or host.is_unspecified or not address.network.prefixlen:
         return lease
     return Lease(address, routers[0] if routers else None, servers)

@@ -5,6 +5,7 @@ Interfaces may vanish at any moment. What fails on one network or vif is that on
 """
 
 import contextlib
+import errno
 import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -121,10 +122,12 @@ def _plug(kernel: Kernel, there: dict[str, Interface], layout: Layout, outcome: 
         if (name == layout.nic or name in layout.bridges) and not interface.up:
             _unless_gone(kernel.set_up, interface.number)
     for name, bridge in masters.items():
-        if name not in there or bridge not in there:
+        if name not in there:
             continue
         port = there[name]
         try:
+            if bridge not in there:
+                raise OSError(errno.ENODEV, "it could not be made, or was deleted")
             if port.master != there[bridge].number:
                 kernel.set_master(port.number, there[bridge].number)
             if not port.up:
