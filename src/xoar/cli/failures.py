@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from xoar.host.errors import HostError
+from xoar.host.errors import HostError, NotFound
 
 OK = 0
 ERROR = 1
@@ -23,13 +23,13 @@ INTERRUPTED = 130
 def exit_code(error: HostError) -> int:
     """The exit code that tells a script what kind of failure this is."""
     # imported late: most commands fail in none of these ways
-    from xoar.host import client, config, guests
+    from xoar.host import client, config
 
     if isinstance(error, client.NotRunning):
         return NOT_RUNNING
     if isinstance(error, config.ConfigError):
         return USAGE
-    if isinstance(error, guests.NotFound):
+    if isinstance(error, NotFound):
         return NOT_FOUND
     if isinstance(error, client.RequestRefused) and error.absent:
         return NOT_FOUND

@@ -90,7 +90,7 @@ def up(
         for line in guests.machine_differences(running, wanted):
             show.say(line)
     with Client.connect(wanted.host.name) as client:
-        complete = guests.converge(client, wanted, show.say)
+        complete = guests.converge(client, wanted, show)
         output.print_domains(client.objects(), json)
     if not complete:
         raise typer.Exit(ERROR)

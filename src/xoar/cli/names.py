@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from xoar.host.client import RequestRefused
 from xoar.host.config import nearest
-from xoar.host.errors import HostError
-from xoar.host.guests import NotFound
+from xoar.host.errors import HostError, NotFound
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import NAME
 

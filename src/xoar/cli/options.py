@@ -31,8 +31,10 @@ def config_path(given: Path | None) -> Path | None:
 
 def load_config(given: Path | None) -> config.Config:
     """The configuration, an empty one if there is no file. Raises ConfigError, HostError."""
+    from xoar.host import images
+
     path = config_path(given)
-    return config.load(path) if path else config.Config()
+    return config.load(path) if path else config.Config(images=images.as_configured())
 
 
 def _completer(names: Callable[[str | None], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:

@@ -118,6 +118,8 @@ class Client:
         self._requests: Stream | None = None
         self._decoder = Decoder()
         self._last_id = 0
+        self._asked: set[int] = set()
+        self._replies: dict[int, Message] = {}
         self._ready = False
 
     @classmethod
@@ -159,33 +161,53 @@ class Client:
 
         Raises RequestRefused, TimedOut after `timeout` seconds, NotRunning if the host ends meanwhile.
         """
+        deadline = time.monotonic() + timeout
+        number = self.ask(kind, timeout, **fields)
+        message = self.reply(number, max(deadline - time.monotonic(), 0))
+        if message is None:
+            self._asked.discard(number)
+            raise TimedOut(
+                f"the Toolstack of host {self.host.name} has not answered {kind} for {timeout:.0f} s",
+                log=self.host.xen_log,
+                hint="What was asked may still happen; look with: xoar ps",
+            )
+        return message
+
+    def ask(self, kind: str, timeout: float = QUERY_SECONDS, **fields: Any) -> int:
+        """Sends a request, without waiting; the number to ask `reply` with. Raises as `request`."""
         if self._requests is None or self._requests.reason is not None:
             self._requests = self.open("toolstack")
             self._decoder = Decoder()
+            self._asked.clear()
         self._last_id += 1
         try:
             frame = encode(kind, self._last_id, **fields)
         except MessageError as error:
             raise HostError(f"the request can't be sent: {error}") from error
-        deadline = time.monotonic() + timeout
         self._requests.write(frame, timeout)
-        while True:
+        self._asked.add(self._last_id)
+        return self._last_id
+
+    def reply(self, number: int, timeout: float) -> Message | None:
+        """The reply to what `ask` has sent; None if none comes in `timeout` seconds. Raises as `request`."""
+        assert self._requests is not None
+        deadline = time.monotonic() + timeout
+        while number not in self._replies:
             message = self._next_message()
-            if message is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimedOut(
-                        f"the Toolstack of host {self.host.name} has not answered {kind} for {timeout:.0f} s",
-                        log=self.host.xen_log,
-                        hint="What was asked may still happen; look with: xoar ps",
-                    )
+            if message is not None:
+                if message.id in self._asked:  # nobody waits any more for any other
+                    self._replies[message.id] = message
+            elif self._requests.ended:
+                raise HostError("the Toolstack closed the connection", log=self.host.xen_log)
+            elif (left := deadline - time.monotonic()) > 0:
                 self._decoder.feed(self._requests.read(left))
-                if self._requests.ended:
-                    raise HostError("the Toolstack closed the connection", log=self.host.xen_log)
-            elif message.id == self._last_id:
-                if message.kind == "error":
-                    raise RequestRefused(message.fields.errno, message.fields.text)
-                return message
+            else:
+                return None
+        self._asked.discard(number)
+        message = self._replies.pop(number)
+        if message.kind == "error":
+            raise RequestRefused(message.fields.errno, message.fields.text)
+        return message
 
     def objects(self) -> list[Any]:
         """All domains, as `object` records of the schema, by domid."""
@@ -198,6 +220,28 @@ class Client:
     def images(self) -> list[Any]:
         """The image library, as `image` records of the schema."""
         return self._pages("image_list", "images", len)
+
+    def drivers(self) -> list[Any]:
+        """The driver domains, as `driver` records of the schema, by domid."""
+        return self._pages("driver_list", "drivers", len)
+
+    def networks(self) -> list[Any]:
+        """The networks, as `network` records of the schema, in the order of their creation."""
+        return self._pages("network_list", "networks", len)
+
+    def volumes(self) -> list[Any]:
+        """The volumes, as `volume` records of the schema, by driver domain and name."""
+        return self._pages("volume_list", "volumes", len)
+
+    def pools(self) -> list[Any]:
+        """What holds the volumes, as `pool` records of the schema."""
+        pools: list[Any] = self.request("volume_list", start=0).fields.pools
+        return pools
+
+    def keeper(self, *words: str) -> str:
+        """What the keeper answers to a request of its own (docs/operator-line.md). Raises HostError."""
+        stream = self.open("keeper", " ".join(words), "the keeper")
+        return b"".join(chunks(stream)).decode().strip()
 
     def _pages(self, kind: str, field: str, following: Callable[[list[Any]], int]) -> list[Any]:
         entries: list[Any] = []

@@ -34,7 +34,7 @@ DISK_MEMORY = "512MiB"
 """What guests that boot from their own disk have: a whole distribution."""
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")  # what an entry of the image library has room for
+IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")  # what an entry of the image library has room for
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Config:
         """The whole kernel command line of a guest. Raises HostError if it is too long for a request."""
         image = self.images.get(guest.image, Image(guest.image))
         # the builtin guests take their host name from here
-        name = f"hostname={guest.name}" if image.builtin else ""
+        name = f"hostname={guest.name}" if image.builtin and not image.is_disk else ""
         text = " ".join(part for part in (image.command_line, name, guest.command_line) if part)
         try:
             COMMAND_LINE.encode(text)
@@ -145,7 +145,10 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigError(path, line, "not UTF-8 text") from error
-    return parse(text, path)
+    # images that `xoar image add` keeps need no declaration
+    from xoar.host import images
+
+    return parse(text, path, images.as_configured())
 
 
 def parse(text: str, path: Path, added: Mapping[str, Image] | None = None) -> Config:
@@ -222,7 +225,7 @@ def _host_memory_mib(text: str) -> int:
 
 def _image(table: Table) -> Image:
     name = table.own_name
-    if not _IMAGE_NAME.fullmatch(name):
+    if not IMAGE_NAME.fullmatch(name):
         table.fail(None, f'"{name}" is no name for an image: use up to 32 of a-z, 0-9, _ . -')
     disk = table.path("disk")
     builtin = table.choice("builtin", None, (*BUILTIN, DEBIAN_DISK))

@@ -32,6 +32,10 @@ class HostError(Exception):
         return "\n".join(lines)
 
 
+class NotFound(HostError):
+    """A name that nothing has; the message offers the nearest one."""
+
+
 class CommandError(HostError):
     """A program that failed: `argv`, `status` (exit code, negative for a signal) and its output's end."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fake_devices import FakeDevices, Refusal
 from typer.testing import Result
 
 import xoar
@@ -28,7 +29,7 @@ from xoar.messages.schema import GUEST, IMAGE, OBJECT
 SOURCES = Path(xoar.__file__).parents[1]
 Run = Callable[..., Result]
 
-KERNEL, RAMDISK = bytes([1]) * 32, bytes([2]) * 32
+KERNEL, RAMDISK, GRUB = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 PAGE = 2  # entries in one page of any list: so that lists come in several
 
 
@@ -87,6 +88,9 @@ class FakeHost:
             ("builder", "shard", b"b" * 32),
         ]
         self.requests: list[Message] = []
+        self.devices = FakeDevices(self.host)
+        self.forwards: list[str] = []  # what the keeper was asked for
+        self.forward_port = 2022
         self.deaf: set[str] = set()  # requests that are not answered
         self.greets = True
         self._stopping = threading.Event()
@@ -136,10 +140,17 @@ class FakeHost:
             "name": name, "uuid": bytes([domid]) * 16, "domid": domid, "previous_domid": 0,
             "state": "running", "reason": "none", "kernel": KERNEL, "ramdisk": RAMDISK,
             "command_line": f"console=hvc0 hostname={name}", "memory_kib": 131072, "vcpus": 1,
-            "on_reboot": "restart", "on_crash": "keep", "age_ms": 65_000, "restarts": 0, "note": "", "disks": [], "nics": [], **fields,
+            "on_reboot": "restart", "on_crash": "keep", "age_ms": 65_000, "restarts": 0, "note": "", "disks": [],
+            "nics": [], **fields,
         }  # fmt: skip
         shell = self.shells[domid] = Shell()
         return shell
+
+    def add_driver(self, name: str, kind: str, **fields: str) -> None:
+        """A driver domain; with one a host can boot guests from their own disks."""
+        self.devices.add_driver(name, kind, **fields)
+        if not any(name == "grub" for name, _, _ in self.images):
+            self.images.append(("grub", "kernel", GRUB))
 
     # the line
 
@@ -188,6 +199,11 @@ class FakeHost:
         service, *arguments = request.split()
         if service == "toolstack":
             connection.decoders[channel], connection.answers[channel] = Decoder(), b""
+        elif service == "keeper":
+            self.forwards.append(" ".join(arguments))
+            connection.line.accept(channel)
+            connection.line.write(channel, f"{self.forward_port}\n".encode())
+            connection.line.close(channel)
         else:
             shell = self.shells.get(int(arguments[0]))
             if shell is None:
@@ -222,12 +238,16 @@ class FakeHost:
             return encode_error(message.id, EEXIST, f"there is a guest {fields.name} already")
         if message.kind == "guest_shutdown" and self.guests[fields.name]["state"] == "stubborn":
             return encode_error(message.id, ETIMEDOUT, f"guest {fields.name} did not shut down in time")
-        kind, reply = self._reply(message.kind, fields)
+        try:
+            kind, reply = self._reply(message.kind, fields)
+        except Refusal as refusal:
+            return encode_error(message.id, *refusal.args)
         return encode(kind, message.id, **reply)
 
     def _reply(self, kind: str, fields: Any) -> tuple[str, dict[str, Any]]:
         if kind == "guest_show":
-            return "guest", {**self.guests[fields.name], "state": self._state(fields.name)}
+            guest = self.guests[fields.name]
+            return "guest", {**guest, **self.devices.plugged(guest), "state": self._state(fields.name)}
         if kind == "guest_create":
             values = dict(zip(fields._fields, fields, strict=True))
             self.add_guest(**values)
@@ -248,6 +268,13 @@ class FakeHost:
             shown = [{**guest, "state": self._state(name)} for name, guest in self.guests.items()]
             entries = [GUEST.value(*(guest[name] for name in names)) for guest in shown]
             return "guests", self._page("guests", entries[fields.start :])
+        answer = self.devices.reply(kind, fields, self.guests)
+        if answer is not None:
+            name, reply = answer
+            if isinstance(reply, dict):
+                return name, reply
+            pools = {"pools": self.devices.pools()} if name == "volumes" else {}
+            return name, {**self._page(name, reply[fields.start :]), **pools}
         assert kind == "ps"
         entries = [entry for entry in self.objects() if entry.id >= fields.start]
         return "objects", self._page("objects", entries)
@@ -271,7 +298,21 @@ class FakeHost:
             )
             for name, guest in self.guests.items()
         ]
-        return shards + guests
+        drivers = [
+            OBJECT.value(
+                driver.domid,
+                driver.name,
+                "shard",
+                f"system_u:system_r:{driver.kind}_t",
+                98304,
+                1,
+                "blocked",
+                0,
+                9000,
+            )
+            for driver in self.devices.drivers.values()
+        ]
+        return shards + drivers + guests
 
     @staticmethod
     def _page(field: str, entries: list[Any]) -> dict[str, Any]:
