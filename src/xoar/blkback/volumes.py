@@ -68,7 +68,7 @@ class Volumes:
             volumes._read()
             for name, volume in volumes.table.items():
                 if volume.unfinished:
-                    lvm.run("lvremove", "-y", _lv(name))
+                    volumes._remove(name)
             volumes._read()
         except CommandError as error:
             raise DiskError(f"data disk {disk.name}: {error}") from error
@@ -136,9 +136,7 @@ class Volumes:
             raise RequestError(errno.EBUSY, f"volume {name} is still open")
         try:
             self._lvm.run("lvchange", "--addtag", _UNFINISHED, _lv(name))
-            with contextlib.suppress(OSError), direct.Device(names.path(name), write=True) as device:
-                device.discard()
-            self._lvm.run("lvremove", "-y", _lv(name))
+            self._remove(name)
         finally:
             self._read()
 
@@ -152,7 +150,7 @@ class Volumes:
             yield names.path(name)
             self._lvm.run("lvchange", "--deltag", _UNFINISHED, _lv(name))
         except BaseException:
-            self._lvm.run("lvremove", "-y", _lv(name))
+            self._remove(name)
             raise
         finally:
             self._read()
@@ -176,6 +174,12 @@ class Volumes:
             "-V", f"{_extents(size_kib) * EXTENT}b", "--thinpool", names.POOL,
             "-n", names.to_lv(name), names.GROUP,
         )  # fmt: skip
+
+    def _remove(self, name: str) -> None:
+        # the pool does not pass on that the blocks of a removed volume are free, only discards
+        with contextlib.suppress(OSError), direct.Device(names.path(name), write=True) as device:
+            device.discard()
+        self._lvm.run("lvremove", "-y", _lv(name))
 
     def _read(self) -> None:
         found = {}
