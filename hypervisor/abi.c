@@ -530,7 +530,6 @@ static void pci(void)
     FIELD(struct xen_pci_op, offset);
     FIELD(struct xen_pci_op, size);
     FIELD(struct xen_pci_op, value);
-    FIELD(struct xen_pci_op, info);
     FIELD(struct xen_pci_op, msix_entries);
     END();
     STRUCT("xen_pci_sharedinfo", struct xen_pci_sharedinfo);
