@@ -322,8 +322,9 @@ class Drivers:
             driver.said_note = service.text(untrusted_value, 200)
 
     def _consider(self, driver: "Driver") -> None:
-        if driver.said_state == READY and driver.state == STARTING:
-            driver.state = READY
+        # also one that failed before: an agent that was started again, or was only slow
+        if driver.said_state == READY and driver.recorded and driver.state in (STARTING, FAILED):
+            driver.state, driver.note = READY, ""
         elif driver.said_state == FAILED and driver.state in (STARTING, READY):
             self._fail(driver, driver.said_note or "its agent does not say why")
 

@@ -101,6 +101,30 @@ def test_an_agent_that_fails_says_why() -> None:
     assert PCIBACK not in host.fake.built
 
 
+def test_an_agent_that_comes_back_or_was_slow_serves_again() -> None:
+    host = DriverHost()
+    client, home = host.client(NET), f"/local/domain/{NET}/service"
+    for said, state in (
+        ("failed", "failed"),
+        ("starting", "failed"),
+        ("ready", "ready"),
+        ("starting", "ready"),
+    ):
+        client.write(home + "/state", said)
+        host.run()
+        assert host.drivers()["net0"][0] == state
+    assert host.drivers()["net0"] == ("ready", "")
+
+
+def test_a_domain_that_is_gone_cannot_be_ready() -> None:
+    host = DriverHost()
+    host.fake.channel.send("stopped", 0, domid=NET, reason="crash")
+    host.run()
+    host.client(NET).write(f"/local/domain/{NET}/service/state", "ready")
+    host.run()
+    assert host.drivers()["net0"][0] == "failed"
+
+
 @pytest.mark.parametrize("kind", ["build_shard", "unpause"])
 def test_builders_refusals_fail_all_and_a_restart_heals(kind: str) -> None:
     host = DriverHost(start=False)
