@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xoar.messages import document, schema
 from xoar.messages.codec import MAX_FRAME, Decoder, Message, encode, encode_error
 from xoar.messages.errors import MessageError
-from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, Text
+from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, Record, Text
 
 PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -33,11 +33,12 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.text(PRINTABLE, max_size=kind.maximum)
     if isinstance(kind, Choice):
         return st.sampled_from(kind.words)
+    if isinstance(kind, Record):
+        return st.tuples(*[values_of(field) for _, field in kind.fields]).map(
+            lambda values: kind.value(*values)
+        )
     assert isinstance(kind, Array)
-    entry = st.tuples(*[values_of(field) for _, field in kind.record.fields]).map(
-        lambda values: kind.record.value(*values)
-    )
-    return st.lists(entry, max_size=min(kind.maximum, 4))
+    return st.lists(values_of(kind.record), max_size=min(kind.maximum, 4))
 
 
 def fields_of(kind: schema.Kind) -> st.SearchStrategy[dict[str, Any]]:
