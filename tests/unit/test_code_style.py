@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "builder": {"abi", "xen", "messages"},
     "toolstack": {"abi", "xen", "messages", "xenstore"},
     "netback": {"xenstore"},
+    "blkback": {"xenstore"},
     "privilege": set(),
-    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "netback"},
+    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "netback", "blkback"},
     "host": {"messages", "xenstore", "builder", "privilege", "xen"},
     "cli": {"host", "messages", "privilege"},
 }
