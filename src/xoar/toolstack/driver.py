@@ -22,7 +22,7 @@ class Driver:
     building   Builder's `built`, XenStore's replies, Builder's `done`           starting
     starting   its agent's word in service/state                                 ready or failed
 
-    `domid` exists while `up` is set, and its records while `recorded` is.
+    `domid` exists while `up` is set, its records while `recorded` is; `asked` is set while Builder builds it.
     """
 
     def __init__(self, name: str, kind: str, domid: int, device: int) -> None:
@@ -34,6 +34,7 @@ class Driver:
         self.note = ""
         self.restarts = 0
         self.since_ms = 0
+        self.asked = False
         self.up = False
         self.recorded = False
         # what the agent says

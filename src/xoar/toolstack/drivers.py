@@ -59,9 +59,10 @@ class Drivers:
         self._clock = clock
         self._owner = owner
         self._report = report
-        # a round goes on; whom for; whether there is a PCIBack
+        # a round goes on; whom for; whether Builder builds PCIBack, and whether it is there
         self._busy = False
         self._round: "list[Driver]" = []
+        self._pciback_asked = False
         self._pciback_up = False
 
     def start(self) -> None:
@@ -104,7 +105,7 @@ class Drivers:
         if driver is None:
             request.refuse(ENOENT, "there is no driver domain %s" % name)
             return
-        if not driver.decided:
+        if not driver.decided or driver.asked:
             request.refuse(EBUSY, "driver domain %s is being started; try again in a moment" % name)
             return
 
@@ -161,14 +162,15 @@ class Drivers:
         waiting = [driver for driver in self.all if driver.state == WAITING and not driver.up]
         if waiting and not self._busy:
             self._busy, self._round = True, waiting
-            self._waits.until(
-                lambda: all([driver.decided for driver in self._round]), None, lambda _: self._dismiss()
-            )
+            self._waits.until(self._round_is_over, None, lambda _: self._dismiss())
             if self._pciback_up:
                 # one that could not be destroyed after its round
                 self._builder.ask("destroy", self._pciback_cleared, domid=self._pciback)
             else:
                 self._build_pciback()
+
+    def _round_is_over(self) -> bool:
+        return not self._pciback_asked and all([driver.decided for driver in self._round])
 
     def _pciback_cleared(self, message: "Message") -> None:
         if _is_gone(message):
@@ -177,10 +179,11 @@ class Drivers:
             self._fail_round("an earlier PCIBack could not be destroyed: %s" % message.fields.text)
 
     def _build_pciback(self) -> None:
-        self._pciback_up = False
+        self._pciback_asked, self._pciback_up = True, False
         self._builder.ask("build_shard", self._pciback_built, name=_PCIBACK)
 
     def _pciback_built(self, message: "Message") -> None:
+        self._pciback_asked = False
         if message.kind != "built":
             self._fail_round("PCIBack could not be built: %s" % message.fields.text)
             return
@@ -228,9 +231,11 @@ class Drivers:
 
     def _build(self, driver: "Driver") -> None:
         driver.state = BUILDING
+        driver.asked = True
         self._builder.ask("build_shard", lambda reply: self._built(driver, reply), name=driver.name)
 
     def _built(self, driver: "Driver", message: "Message") -> None:
+        driver.asked = False
         if message.kind != "built":
             self._fail(driver, "it could not be built: %s" % message.fields.text)
             return

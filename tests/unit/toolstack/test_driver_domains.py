@@ -209,3 +209,32 @@ def test_a_pciback_that_could_not_be_destroyed_is_reported_and_goes_before_the_n
     host.fake.fail = set()
     assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
     assert PCIBACK not in host.fake.built
+
+
+def test_what_builder_is_still_building_is_not_asked_for_again() -> None:
+    host = DriverHost(start=False)
+    host.fake.hold = {"build_shard"}
+    host.run()
+    for name in ("net0", "disk0"):
+        host.device(name, "gone")
+    host.run()
+    id = host.send("driver_restart", name="net0", timeout_ms=60_000)
+    host.run()
+    assert host.fake.requests == ["build_shard"]
+    host.fake.answer_held()
+    host.run()
+    assert host.answers[1, id].kind == "done"
+
+    host.fake.hold = {"build_shard"}
+    host.send("driver_restart", name="disk0", timeout_ms=1)
+    host.run()
+    host.fake.answer_held()
+    host.fake.hold = {"build_shard"}
+    host.run()
+    host.fake.channel.send("stopped", 0, domid=PCIBACK, reason="crash")
+    host.run()
+    assert host.drivers()["disk0"][0] == "failed"
+    assert host.ask("driver_restart", name="disk0", timeout_ms=1).fields.errno == 16
+    host.fake.answer_held()
+    host.run()
+    assert host.ask("driver_restart", name="disk0", timeout_ms=1000).kind == "done"
