@@ -5,7 +5,6 @@ started again in a domain that works.
 """
 
 import os
-import re
 import select
 import time
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from xoar.netback.arp import Listener
 from xoar.netback.declared import vif_name
 from xoar.netback.errors import ProgramFailed
 from xoar.netback.kernel import LinuxKernel
-from xoar.netback.layout import NO_NIC, Layout, Nic, plan
+from xoar.netback.layout import NO_NIC, Layout, Nic, is_physical, plan
 from xoar.netback.programs import Child, Rules, put
 from xoar.netback.reconcile import Outcome, UplinkAddress, converge
 from xoar.netback.records import Records
@@ -27,7 +26,6 @@ from xoar.xenstore.linux import Connection
 _TURN = 2.0  # seconds at most between two looks at children and ARP
 _RETRY = 5.0  # seconds until what failed is tried again
 _NIC_GRACE = 60.0  # seconds that a driver may take to find its card
-_PCI_FUNCTION = re.compile(r"/[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](/|$)")
 
 _SYSCTLS = {
     # this domain has no IPv6 of its own
@@ -69,7 +67,7 @@ class Agent:
         self._outcome = Outcome(set(), {}, {})
         self._failure = ""
         self._lease: lease.Lease | None = None
-        self._had_lease = False
+        self._leased_by = 0
         self._nic_deadline = time.monotonic() + _NIC_GRACE
         self._next_act: float | None = time.monotonic()
         self._addresses = self._reports.addresses()
@@ -122,10 +120,11 @@ class Agent:
             print(f"netback: {error}", flush=True)
 
     def _nic(self) -> Nic | None:
-        """The physical interface: the first whose device is a PCI function, or belongs to one."""
+        """The physical interface: the first one, should there be several."""
         wanted = self._settings.nic
         for name, interface in sorted(self._kernel.interfaces().items()):
-            if name == wanted if wanted else _is_pci(name):
+            device = os.path.realpath(f"/sys/class/net/{name}/device")
+            if name == wanted if wanted else is_physical(device):
                 return Nic(name, interface.mac)
         return None
 
@@ -152,7 +151,7 @@ class Agent:
         """Asks for the uplink's address, if there is an uplink."""
         if not self._layout.uplink:
             self._udhcpc.want(())
-            self._lease, self._had_lease = None, False
+            self._lease, self._leased_by = None, 0
             return
         script = f"{self._settings.folder}/lease.sh"
         put(script, lease.SCRIPT)
@@ -162,15 +161,18 @@ class Agent:
     def _take_lease(self) -> bool:
         before = self._lease
         for line in self._udhcpc.lines():
-            self._lease = lease.parse(line, self._lease)
-        self._had_lease |= self._lease is not None
+            told = lease.parse(line)
+            if told is not None:
+                self._lease, self._leased_by = told, self._udhcpc.pid
+            elif lease.is_lost(line) and self._leased_by == self._udhcpc.pid:
+                self._lease = None
         return self._lease != before
 
     def _uplink_address(self) -> UplinkAddress | None:
         if self._lease is not None:
             return UplinkAddress(str(self._lease.address), str(self._lease.gateway or ""))
-        # before the first lease, the address that an earlier agent's DHCP client had is as good as any
-        return UplinkAddress("", "") if self._had_lease else None
+        # before the first lease, what an earlier agent's DHCP client has got is as good as any
+        return UplinkAddress("", "") if self._leased_by else None
 
     def _hear(self) -> None:
         """Notes which addresses guests use."""
@@ -217,8 +219,3 @@ class Agent:
         if time.monotonic() < self._nic_deadline:
             return "starting", ""
         return "failed", NO_NIC
-
-
-def _is_pci(interface: str) -> bool:
-    """Whether an interface's device is a PCI function or hangs on one, as virtio's do."""
-    return bool(_PCI_FUNCTION.search(os.path.realpath(f"/sys/class/net/{interface}/device")))

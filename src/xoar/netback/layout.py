@@ -8,6 +8,7 @@ uplink's address.
 What contradicts something else is left out and named in `network_faults` and `vif_faults`; the rest goes on.
 """
 
+import re
 import zlib
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from xoar.netback.declared import Network, Place, Vif
 
+_PCI_FUNCTION = re.compile(r"/[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](/|$)")
 NO_NIC = "there is no network card: it has no driver here, or was pulled"
 
 
@@ -63,6 +65,11 @@ class Nic(NamedTuple):
 
     name: str
     mac: str
+
+
+def is_physical(device: str) -> bool:
+    """Whether a device, a path in sysfs, is a PCI function or hangs on one, as virtio's do."""
+    return _PCI_FUNCTION.search(device) is not None
 
 
 def bridge_name(network: str) -> str:

@@ -23,21 +23,22 @@ def arguments(interface: str, script: str) -> list[str]:
     return ["busybox", "udhcpc", "-f", "-i", interface, "-s", script, "-t", "3", "-T", "2", "-A", "5"]
 
 
-def parse(untrusted_line: str, lease: Lease | None) -> Lease | None:
-    """The lease after this line of output, `lease` being the one before; nonsense changes nothing."""
+def parse(untrusted_line: str) -> Lease | None:
+    """The lease that a line of output tells of, None if it tells of none or makes no sense."""
     fields = untrusted_line.split("|")
-    if len(fields) != 5 or fields[0] != "lease":
-        return lease
-    if fields[1] == "deconfig":
+    if len(fields) != 5 or fields[0] != "lease" or fields[1] not in ("bound", "renew"):
         return None
-    if fields[1] not in ("bound", "renew"):
-        return lease
     try:
         address = IPv4Interface(fields[2])
         routers, servers = (tuple(IPv4Address(word) for word in field.split()) for field in fields[3:])
     except ValueError:
-        return lease
+        return None
     host = address.ip
     if host.is_multicast or host.is_loopback or host.is_unspecified or not address.network.prefixlen:
-        return lease
+        return None
     return Lease(address, routers[0] if routers else None, servers)
+
+
+def is_lost(untrusted_line: str) -> bool:
+    """Whether a line tells that there is no lease: any more, or, at a client's start, yet."""
+    return untrusted_line.startswith("lease|deconfig|")

@@ -80,6 +80,11 @@ class Child:
             self.fault = ""
         return self.fault != before
 
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 if it does not run."""
+        return self._process.pid if self._process is not None else 0
+
     def hang_up(self) -> None:
         """Sends SIGHUP."""
         if self._process is not None:

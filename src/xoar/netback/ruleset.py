@@ -71,12 +71,12 @@ def _guest(port: Port) -> list[str]:
 def _ip(layout: Layout) -> dict[str, list[str]]:
     nats = sorted(layout.nats)
     uplink = f'"{layout.uplink}"'
-    arriving = [
-        "type filter hook input priority 0; policy drop;",
-        "ct state established,related accept",
-        'iifname "lo" accept',
-    ]
-    passing = ["type filter hook forward priority 0; policy drop;", "ct state established,related accept"]
+    arriving = ["type filter hook input priority 0; policy drop;", 'iifname "lo" accept']
+    passing = ["type filter hook forward priority 0; policy drop;"]
+    if not nats:  # and no connection is tracked
+        return {"arriving": arriving, "passing": passing}
+    arriving.append("ct state established,related accept")
+    passing.append("ct state established,related accept")
     inwards = ["type nat hook prerouting priority -100;"]
     outwards = ["type nat hook postrouting priority 100;"]
     for bridge in nats:

@@ -1,7 +1,9 @@
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+
 from xoar.netback.declared import Forward, Network, Vif
-from xoar.netback.layout import NO_NIC, Layout, Nic, bridge_name, plan
+from xoar.netback.layout import NO_NIC, Layout, Nic, bridge_name, is_physical, plan
 from xoar.netback.names import configuration, hosts
 
 NIC = Nic("eth0", "52:54:00:00:00:01")
@@ -38,6 +40,19 @@ def test_a_tagged_network_has_the_cards_vlan():
 def test_a_network_behind_nat_has_the_first_address_and_no_port():
     bridge = layout(INSIDE).bridges[bridge_name("inside")]
     assert (bridge.port, bridge.address) == ("", "10.9.0.1/24")
+
+
+@pytest.mark.parametrize(
+    ("device", "physical"),
+    [
+        ("/sys/devices/pci0000:00/0000:00:03.0", True),
+        ("/sys/devices/pci-0/pci0000:00/0000:00:00.0/virtio0", True),
+        ("/sys/devices/vif-5-0", False),
+        ("/sys/class/net/lo/device", False),
+    ],
+)
+def test_the_card_is_what_a_pci_function_is_or_carries(device: str, physical: bool):
+    assert is_physical(device) == physical
 
 
 def test_an_interfaces_name_fits_into_fifteen_characters():

@@ -12,7 +12,7 @@ from test_netback_layout import INSIDE, LAN, NIC, layout, vif
 
 from xoar.netback.arp import parse as parse_arp
 from xoar.netback.declared import Network
-from xoar.netback.lease import Lease
+from xoar.netback.lease import is_lost
 from xoar.netback.lease import parse as parse_lease
 from xoar.netback.ruleset import render
 
@@ -44,26 +44,31 @@ def test_nft_takes_every_ruleset_after_any_other(machine: Machine, declared, plu
 
 
 @given(st.text(max_size=60) | st.lists(st.text(max_size=9), min_size=5, max_size=5).map("|".join))
-def test_a_line_that_makes_no_sense_leaves_the_lease(line: str):
-    assert parse_lease(line, None) is None
+def test_a_line_that_makes_no_sense_is_no_lease(line: str):
+    assert parse_lease(line) is None
 
 
-def test_a_lease_is_taken_renewed_and_lost():
-    lease = parse_lease("lease|bound|192.0.2.9/24|192.0.2.1 192.0.2.2|192.0.2.3", None)
-    assert lease == Lease(lease.address, IPv4Address("192.0.2.1"), (IPv4Address("192.0.2.3"),))
-    assert str(lease.address) == "192.0.2.9/24"
-    assert parse_lease("lease|leasefail||||", lease) == lease
-    assert parse_lease("lease|renew|192.0.2.10/24||", lease) == Lease(
-        type(lease.address)("192.0.2.10/24"), None, ()
-    )
-    assert parse_lease("lease|deconfig|/||", lease) is None
+def test_a_lease_is_taken_from_its_line():
+    lease = parse_lease("lease|bound|192.0.2.9/24|192.0.2.1 192.0.2.2|192.0.2.3")
+    assert lease is not None
+    assert (str(lease.address), str(lease.gateway)) == ("192.0.2.9/24", "192.0.2.1")
+    assert lease.servers == (IPv4Address("192.0.2.3"),)
+    lease = parse_lease("lease|renew|192.0.2.10/24||")
+    assert lease is not None
+    assert (str(lease.address), lease.gateway, lease.servers) == ("192.0.2.10/24", None, ())
+
+
+def test_other_events_are_no_lease():
+    assert parse_lease("lease|leasefail|/||") is None
+    assert is_lost("lease|deconfig|/||")
+    assert not is_lost("lease|leasefail|/||")
 
 
 @pytest.mark.parametrize(
     "address", ["", "/", "192.0.2.9/33", "192.0.2.9/0", "224.0.0.1/24", "0.0.0.0/24", "127.0.0.1/8", "::1/64"]
 )
 def test_an_address_that_makes_no_sense_is_no_lease(address: str):
-    assert parse_lease(f"lease|bound|{address}||", None) is None
+    assert parse_lease(f"lease|bound|{address}||") is None
 
 
 @given(st.binary(max_size=60))
