@@ -91,7 +91,7 @@ class Agent:
         self._known: set[str] = set()
         self._job: Job | None = None
         self._shown: dict[str, str] = {}
-        self._refreshed = 0.0
+        self._refreshed = 0.0  # when pool and volumes were shown; 0 makes the next turn do it
 
     def start(self) -> None:
         """Takes over what is in XenStore already, says how it stands, and watches from then on."""
@@ -174,7 +174,7 @@ class Agent:
         """Brings a vbd to where XenStore wants it."""
         volume = self._wanted(vbd)
         if not volume:
-            self._claims.remove(vbd)
+            self._release(vbd)
             self._waiting.pop(vbd, None)
             return
         if vbd in self._claims or self._node(vbd, "hotplug-status"):
@@ -200,7 +200,7 @@ class Agent:
             raise AttachError(f"volume {volume} is busy: {job.request.action}")
         for user in self._claims.vbds():  # who has gone may have gone before the event that says so
             if not self._wanted(user):
-                self._claims.remove(user)
+                self._release(user)
         writable = self._node(vbd, "mode") != "r"
         self._claims.check(volume, writable)
         status = self._volumes.status(volume)
@@ -212,7 +212,13 @@ class Agent:
                 raise AttachError(f"volume {volume} is still open for its last user")
             return None
         self._claims.add(vbd, volume, writable)
+        self._refreshed = 0.0
         return status
+
+    def _release(self, vbd: Vbd) -> None:
+        if vbd in self._claims:
+            self._claims.remove(vbd)
+            self._refreshed = 0.0
 
     def _write(self, vbd: Vbd, nodes: dict[str, str]) -> None:
         """Writes nodes of a vbd, in this order, unless it has gone meanwhile."""
@@ -228,7 +234,7 @@ class Agent:
         except Refused as error:
             if error.name != "ENOENT":
                 raise
-            self._claims.remove(vbd)
+            self._release(vbd)
 
     # requests
 
@@ -322,9 +328,9 @@ class Agent:
 
 def open_volumes() -> Volumes:
     """The volumes of this controller's data disk; waits for the disk. Raises DiskError."""
-    disk, what = disks.data_disk(_PATIENCE)
-    print(f"blkback: data disk {disk.name} is {what}", flush=True)
-    return Volumes.open(disk, what == "blank")
+    disk, seen = disks.data_disk(_PATIENCE)
+    print(f"blkback: data disk {disk.name}; {disks.tell(seen)}", flush=True)
+    return Volumes.open(disk, seen[disk] == "blank")
 
 
 def serve(path: str = DEVICE) -> None:

@@ -72,8 +72,8 @@ def look(disk: Disk) -> str:
     return "blank" if groups == [""] else f"belongs to volume group {', '.join(groups)}"
 
 
-def data_disk(patience: float) -> tuple[Disk, str]:
-    """The data disk and what it is, "ours" or "blank"; waits for one up to `patience` seconds.
+def data_disk(patience: float) -> tuple[Disk, dict[Disk, str]]:
+    """The data disk, and what each disk is; waits for one up to `patience` seconds.
 
     Of several it is the first that is ours, else the first blank one. Raises DiskError.
     """
@@ -87,11 +87,11 @@ def data_disk(patience: float) -> tuple[Disk, str]:
             changed = time.monotonic()
         for disk in now:
             if seen[disk] == "ours":
-                return disk, "ours"
+                return disk, seen
         settled = time.monotonic() - changed >= _SETTLE
         for disk in now if settled else ():
             if seen[disk] == "blank":
-                return disk, "blank"
+                return disk, seen
         if time.monotonic() >= end:
             raise DiskError(_nothing(seen))
         time.sleep(0.2)
@@ -114,8 +114,14 @@ def _head(disk: Disk) -> bytes:
         return head[:]
 
 
+def tell(seen: dict[Disk, str]) -> str:
+    """What each disk is, for people."""
+    words = {"exchange": "is the exchange disk", "ours": "is Xoar's", "blank": "is blank"}
+    return "; ".join(f"{disk.name} {words.get(what, what)}" for disk, what in seen.items())
+
+
 def _nothing(seen: dict[Disk, str]) -> str:
-    others = [f"{disk.name} {what}" for disk, what in seen.items() if what != "exchange"]
+    others = {disk: what for disk, what in seen.items() if what != "exchange"}
     if not others:
         return "no data disk: attach a blank disk to this controller"
-    return f"no data disk: {'; '.join(others)}; wipe the first MiB of the one to use"
+    return f"no data disk: {tell(others)}; wipe the first MiB of the one to use"
