@@ -76,12 +76,13 @@ class _Kind:
 
 # Network cards of servers and of emulators that work without firmware, or mostly do.
 _NICS = "8139cp atlantic bnxt_en e1000 e1000e i40e igb igc ixgbe r8169 tg3 virtio_net vmxnet3"
+_CRC = "crc32c_generic crc32c-intel"  # that libcrc32c is made of: nf_tables and thin pools need it
 _NFTABLES = (
-    "nf_conntrack_bridge nf_tables nft_chain_nat nft_ct nft_fib_inet nft_limit nft_log nft_masq"
+    f"{_CRC} nf_conntrack_bridge nf_tables nft_chain_nat nft_ct nft_fib_inet nft_limit nft_log nft_masq"
     " nft_meta_bridge nft_nat nft_redir nft_reject_bridge nft_reject_inet"
 )
 _CONTROLLERS = "ahci ata_piix megaraid_sas mpt3sas nvme sd_mod virtio_blk virtio_scsi"
-_THIN = "dm-thin-pool crc32c_generic crc32c-intel"
+_THIN = f"dm-thin-pool {_CRC}"
 
 _NETBACK = _Kind(
     "netback",
