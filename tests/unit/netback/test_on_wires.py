@@ -436,6 +436,15 @@ def test_the_uplinks_address_moves_to_the_bridge_of_an_untagged_network(nat: Wor
     guest.run("busybox", "ping", "-c", "1", "-W", "5", "192.0.2.1")
 
 
+def test_an_uplink_whose_lease_is_lost_has_no_address(nat: World):
+    client = (nat.folder / "run/udhcpc.pid").read_text()
+    nat.netback.run("kill", "-USR2", client)  # gives the lease back
+    eventually("it is reported", lambda: nat.says("networks/inside").startswith("failed no DHCP server"))
+    eventually("the address is gone", lambda: "inet" not in nat.netback.ip("address", "show", "nic"))
+    nat.netback.run("kill", "-USR1", client)  # asks again
+    eventually("it serves again", lambda: nat.says("networks/inside") == "up")
+
+
 def test_an_agent_that_is_started_again_disturbs_nothing(nat: World):
     nat.declare_network("lan", mode="bridge", vlan="0")
     guest = nat.plugged_guest(5, "inside")
