@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xoar.cli import options
+from xoar.cli import devices, options
 from xoar.cli.failures import say
+
+if TYPE_CHECKING:
+    from xoar.host.client import Client
+    from xoar.host.config import Config, Guest
+    from xoar.host.devices import CloudInit
 
 app = typer.Typer(no_args_is_help=True, help="Create guests, look at them, end them.")
 
 Timeout = Annotated[float, typer.Option(min=1, max=86400, help="Seconds to wait for the guest.")]
-
-_SLACK = 20.0  # seconds for the Toolstack's own work on top of what the guest was given
 
 
 @app.callback()
@@ -33,6 +37,24 @@ def create(
     ] = None,
     on_reboot: Annotated[str | None, typer.Option(metavar="restart|destroy|keep")] = None,
     on_crash: Annotated[str | None, typer.Option(metavar="restart|destroy|keep")] = None,
+    disk: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VOLUME[,mode=r][,device=xvdb]", help="A disk; the first one is xvda."),
+    ] = None,
+    nic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK[,mac=..][,address=..]",
+            help="A network interface; more keys: gateway, dns, rate.",
+        ),
+    ] = None,
+    cloud_init_user: Annotated[
+        str | None, typer.Option(metavar="USER", help="Who cloud-init makes; default: xoar.")
+    ] = None,
+    ssh_key: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A public key for that user, besides xoar's own.")
+    ] = None,
+    user_data: Annotated[Path | None, typer.Option(metavar="FILE", help="More for cloud-init.")] = None,
     host: options.Host = None,
     config: options.Config = None,
     json: options.Json = False,
@@ -43,6 +65,7 @@ def create(
 
     - `xoar guest create web --image debian --memory 256MiB`
     - `xoar guest create debian`
+    - `xoar guest create mail --image bookworm --nic lan --disk mail --disk archive,mode=r`
     """
     from xoar.cli import output
     from xoar.host import config as configuration
@@ -51,12 +74,10 @@ def create(
     from xoar.messages.schema import ON_CRASH, ON_REBOOT
 
     known = options.load_config(config)
-    guest = known.guests.get(name) or configuration.Guest(name, image or configuration.BUILTIN[0])
+    guest = known.guests.get(name) or _new(known, name, image or configuration.BUILTIN[0])
     if memory is not None:
-        try:
-            guest = replace(guest, memory_kib=configuration.guest_memory_kib(memory))
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--memory") from error
+        kib = devices.value(memory, "--memory", configuration.guest_memory_kib)
+        guest = replace(guest, memory_kib=kib)
     for option, choices, value in (
         ("--on-reboot", ON_REBOOT.words, on_reboot),
         ("--on-crash", ON_CRASH.words, on_crash),
@@ -71,6 +92,9 @@ def create(
         command_line=guest.command_line if command_line is None else command_line,
         on_reboot=on_reboot or guest.on_reboot,
         on_crash=on_crash or guest.on_crash,
+        disks=tuple(devices.disk(words) for words in disk) if disk else guest.disks,
+        nics=tuple(devices.nic(words) for words in nic) if nic else guest.nics,
+        cloud_init=_cloud_init(guest.cloud_init, cloud_init_user, ssh_key or [], user_data),
     )
     with Client.connect(options.host_name(host)) as client:
         domid = guests.create(client, known, guest)
@@ -78,6 +102,30 @@ def create(
         output.print_json({"name": name, "id": domid})
     else:
         say(f"guest {name} runs as domain {domid}")
+
+
+def _new(known: Config, name: str, image: str) -> Guest:
+    """A guest that stands in no file."""
+    from xoar.host import config as configuration
+
+    found = known.images.get(image)
+    memory = configuration.DISK_MEMORY if found and found.is_disk else configuration.DEFAULT_MEMORY
+    return configuration.Guest(name, image, configuration.guest_memory_kib(memory))
+
+
+def _cloud_init(
+    told: CloudInit | None, user: str | None, keys: list[str], user_data: Path | None
+) -> CloudInit | None:
+    """What the options make of what the file says."""
+    from xoar.host.devices import CloudInit, is_key
+
+    if user is None and not keys and user_data is None:
+        return told
+    told = told or CloudInit()
+    more = tuple(key if is_key(key) else Path(key) for key in keys)
+    return replace(
+        told, user=user or told.user, ssh_keys=told.ssh_keys + more, user_data=user_data or told.user_data
+    )
 
 
 @app.command("list")
@@ -94,6 +142,7 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
 
     with Client.connect(options.host_name(host)) as client:
         entries = client.guests()
+        plugged = {entry.name: _devices(client, entry.name) for entry in entries}
     if json:
         output.print_json(
             [
@@ -106,6 +155,8 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
                     "vcpus": entry.vcpus,
                     "age_s": entry.age_ms // 1000,
                     "restarts": entry.restarts,
+                    "disks": [devices.disk_facts(disk) for disk in plugged[entry.name][0]],
+                    "nics": [devices.nic_facts(nic) for nic in plugged[entry.name][1]],
                 }
                 for entry in entries
             ]
@@ -120,11 +171,26 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
             str(entry.vcpus),
             output.age(entry.age_ms),
             str(entry.restarts),
+            " ".join(disk.volume for disk in plugged[entry.name][0]) or "-",
+            devices.addresses(plugged[entry.name][1]) or "-",
         )
         for entry in entries
     ]
-    columns = ("name", "id", "state", "memory", "vcpus", "age", "restarts")
+    columns = ("name", "id", "state", "memory", "vcpus", "age", "restarts", "disks", "addresses")
     output.print_table(columns, rows, right=("id", "memory", "vcpus", "restarts"))
+
+
+def _devices(client: Client, name: str) -> tuple[list[Any], list[Any]]:
+    """A guest's disks and interfaces; none if it is gone meanwhile."""
+    from xoar.host.client import RequestRefused
+
+    try:
+        shown = client.request("guest_show", name=name).fields
+    except RequestRefused as error:
+        if not error.absent:
+            raise
+        return [], []
+    return shown.disks, shown.nics
 
 
 @app.command()
@@ -148,13 +214,19 @@ def show(name: options.GuestName, host: options.Host = None, json: options.Json 
     if json:
         output.print_json(facts)
         return
+    del facts["disks"], facts["nics"]
     facts["memory_kib"] = output.size(shown.memory_kib)
     facts["age_s"] = output.age(shown.age_ms)
     labels = {"id": "domain", "previous_id": "domain before", "memory_kib": "memory", "age_s": "age"}
     output.print_facts(
         (labels.get(key, key.replace("_", " ")), "-" if value in (None, "") else str(value))
-        for key, value in facts.items()
+        for key, value in (*facts.items(), *_device_lines(shown))
     )
+
+
+def _device_lines(shown: Any) -> list[tuple[str, object]]:
+    disks = [(f"disk {disk.device}", devices.disk_line(disk)) for disk in shown.disks]
+    return [*disks, *((f"nic {nic.handle}", devices.nic_line(nic)) for nic in shown.nics)]
 
 
 def _facts(shown: Any, library: Any) -> dict[str, object]:
@@ -179,6 +251,8 @@ def _facts(shown: Any, library: Any) -> dict[str, object]:
         "on_crash": shown.on_crash,
         "age_s": shown.age_ms // 1000,
         "restarts": shown.restarts,
+        "disks": [devices.disk_facts(disk) for disk in shown.disks],
+        "nics": [devices.nic_facts(nic) for nic in shown.nics],
     }
 
 
@@ -190,7 +264,7 @@ def shutdown(name: options.GuestName, timeout: Timeout = 60, host: options.Host 
 
     - `xoar guest shutdown debian --timeout 120`
     """
-    _ask("guest_shutdown", name, host, timeout + _SLACK, timeout_ms=round(timeout * 1000))
+    _ask("guest_shutdown", name, host, timeout + options.SLACK, timeout_ms=round(timeout * 1000))
     say(f"guest {name} has shut down")
 
 
@@ -202,7 +276,7 @@ def reboot(name: options.GuestName, timeout: Timeout = 60, host: options.Host = 
 
     - `xoar guest reboot debian`
     """
-    reply = _ask("guest_reboot", name, host, timeout + _SLACK, timeout_ms=round(timeout * 1000))
+    reply = _ask("guest_reboot", name, host, timeout + options.SLACK, timeout_ms=round(timeout * 1000))
     say(f"guest {name} runs again as domain {reply.domid}")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from xoar.cli import bench, guest, image, options
+from xoar.cli import bench, disk, driver, guest, image, network, nic, options, volume
 from xoar.cli.failures import ERROR, NOT_RUNNING, Group, say
 
 app = typer.Typer(
@@ -27,6 +27,11 @@ app = typer.Typer(
 )
 app.add_typer(guest.app, name="guest")
 app.add_typer(image.app, name="image")
+app.add_typer(volume.app, name="volume")
+app.add_typer(network.app, name="network")
+app.add_typer(disk.app, name="disk")
+app.add_typer(nic.app, name="nic")
+app.add_typer(driver.app, name="driver")
 app.add_typer(bench.app, name="bench")
 
 
@@ -91,14 +96,17 @@ def up(
             show.say(line)
     with Client.connect(wanted.host.name) as client:
         complete = guests.converge(client, wanted, show)
-        output.print_domains(client.objects(), json)
+        output.print_domains(client, json)
     if not complete:
         raise typer.Exit(ERROR)
 
 
 @app.command()
-def down(host: options.Host = None) -> None:
-    """End the host with all its guests, at once; nothing of it is left but the cache.
+def down(
+    erase: Annotated[bool, typer.Option("--erase", help="Also remove its disks, for ever.")] = False,
+    host: options.Host = None,
+) -> None:
+    """End the host with all its guests, at once; nothing of it is left but the cache and its disks.
 
     Shut guests down first (`xoar guest shutdown NAME`) if they have something to lose.
 
@@ -106,12 +114,13 @@ def down(host: options.Host = None) -> None:
 
     - `xoar down`
     - `xoar down --host second`
+    - `xoar down --erase`
     """
     from xoar.host import client, state
     from xoar.host import up as starting
 
     name = options.host_name(host)
-    if starting.down(name):
+    if starting.down(name, erase):
         say(f"host {name} has ended")
     else:
         # nothing to do is no failure: scripts end hosts that may not be there
@@ -189,7 +198,7 @@ def ps(host: options.Host = None, json: options.Json = False) -> None:
     from xoar.host.client import Client
 
     with Client.connect(options.host_name(host)) as client:
-        output.print_domains(client.objects(), json)
+        output.print_domains(client, json)
 
 
 @app.command()
@@ -281,6 +290,46 @@ def _login(guest_name: str, host_name: str, path: Path | None) -> str:
     wanted = options.load_config(path)
     ours = wanted.host.name == host_name and guest_name in wanted.guests
     return wanted.guests[guest_name].login if ours else ""
+
+
+@app.command()
+def ssh(
+    name: options.GuestName,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="What to run; else a shell.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", help="Default: the one in xoar.toml, else xoar.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the guest to answer.")] = 120,
+    host: options.Host = None,
+    config: options.Config = None,
+) -> None:
+    """Log in to a guest of the emulated host over SSH, or run a command there; its exit code is ssh's.
+
+    Guests that cloud-init sets up know the operator's key, which is made at first use.
+
+    Examples:
+
+    - `xoar ssh web`
+    - `xoar ssh web -- uname -a`
+    """
+    from xoar.cli import names
+    from xoar.host import reach
+    from xoar.host import ssh as login
+    from xoar.host.client import Client
+    from xoar.host.devices import CloudInit
+
+    where = options.host_name(host)
+    if user is None:
+        wanted = options.load_config(config)
+        ours = wanted.guests.get(name) if wanted.host.name == where else None
+        user = (ours.cloud_init if ours and ours.cloud_init else CloudInit()).user
+    with Client.connect(where) as client, names.known_guest(client, name):
+        port = reach.ssh_port(client, name, timeout)
+        argv = login.command(client.host, name, user, port, words or [])
+    sys.stdout.flush()
+    os.execv(argv[0], argv)
 
 
 @app.command()

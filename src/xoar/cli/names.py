@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xoar.host.client import RequestRefused
 from xoar.host.config import nearest
@@ -34,9 +34,22 @@ def known_guest(client: Client, name: str) -> Iterator[None]:
     except MessageError as error:
         raise unknown("guest", name, _guests(client)) from error
     except RequestRefused as error:
-        if not error.absent:
+        known = _guests(client) if error.absent else []
+        if not error.absent or name in known:
             raise
-        raise NotFound(f"{error.message}.{nearest(name, _guests(client))}") from error
+        raise NotFound(f"{error.message}.{nearest(name, known)}") from error
+
+
+@contextmanager
+def known(list_all: Callable[[], Iterable[Any]], name: str) -> Iterator[None]:
+    """Adds the nearest name to what the Toolstack says of anything else that does not exist."""
+    try:
+        yield
+    except RequestRefused as error:
+        names = [entry.name for entry in list_all()] if error.absent else []
+        if not error.absent or name in names:
+            raise
+        raise NotFound(f"{error.message}.{nearest(name, names)}") from error
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
@@ -60,7 +73,13 @@ def console_domid(client: Client, name: str) -> int:
 
 
 def log_domid(client: Client, name: str) -> int:
-    """The domain that holds a guest's log, its last one if it has ended. Raises NotFound."""
+    """The domain that a log is about: a driver domain, a guest's, its last one if it has ended.
+
+    Raises NotFound.
+    """
+    drivers = {driver.name: driver for driver in client.drivers()}
+    if name in drivers:
+        return int(drivers[name].domid)
     with known_guest(client, name):
         shown = client.request("guest_show", name=name).fields
     domid: int = shown.domid or shown.previous_domid

@@ -76,12 +76,44 @@ def _loggable(host: str | None) -> Iterable[str]:
 
 
 def _images(host: str | None) -> Iterable[str]:
-    from xoar.host import guests
+    from xoar.host import guests, images
     from xoar.host.client import Client
 
     with Client.connect(host_name(host), 2) as client:
-        return guests.library(client)
+        kernels = [name for name in guests.library(client) if name != guests.GRUB]
+    return [*kernels, *(entry.name for entry in images.added())]
 
+
+def _added(host: str | None) -> Iterable[str]:
+    from xoar.host import images
+
+    return [entry.name for entry in images.added()]
+
+
+def _listed(what: str) -> Callable[[str | None], Iterable[str]]:
+    """The names in one of the lists that the client gets."""
+
+    def names(host: str | None) -> Iterable[str]:
+        from xoar.host.client import Client
+
+        with Client.connect(host_name(host), 2) as client:
+            return [entry.name for entry in getattr(client, what)()]
+
+    return names
+
+
+def checked_sha256(text: str) -> str:
+    """The value of --sha256. Raises BadParameter."""
+    from xoar.host.config import parse_sha256
+
+    try:
+        return parse_sha256(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--sha256") from error
+
+
+SLACK = 20.0
+"""Seconds for the Toolstack's own work on top of what a guest or a driver domain is given."""
 
 Host = Annotated[
     str | None,
@@ -108,3 +140,37 @@ ImageName = Annotated[
     str | None,
     typer.Option("--image", help="An image of the library.", autocompletion=_completer(_images)),
 ]
+AddedName = Annotated[
+    str, typer.Argument(help="The image's name.", autocompletion=_completer(_added), show_default=False)
+]
+VolumeName = Annotated[
+    str, typer.Argument(help="The volume's name.", autocompletion=_completer(_listed("volumes")))
+]
+NetworkName = Annotated[
+    str, typer.Argument(help="The network's name.", autocompletion=_completer(_listed("networks")))
+]
+DriverName = Annotated[
+    str, typer.Argument(help="The driver domain's name.", autocompletion=_completer(_listed("drivers")))
+]
+BlkBack = Annotated[
+    str,
+    typer.Option(
+        "--driver",
+        help="The driver domain, if there are several of kind blkback.",
+        autocompletion=_completer(_listed("drivers")),
+        show_default=False,
+    ),
+]
+NetBack = Annotated[
+    str,
+    typer.Option(
+        "--driver",
+        help="The driver domain, if there are several of kind netback.",
+        autocompletion=_completer(_listed("drivers")),
+        show_default=False,
+    ),
+]
+Sha256 = Annotated[
+    str, typer.Option("--sha256", metavar="HEX", help="What the file must have.", show_default=False)
+]
+PlugTimeout = Annotated[float, typer.Option("--timeout", min=1, max=3600, help="Seconds to wait.")]

@@ -7,14 +7,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from xoar.cli import devices
 from xoar.host.config import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from xoar.host.client import Client
+
 _STYLES = {
     "running": "green",
+    "ready": "green",
+    "failed": "red",
+    "bad": "red",
     "blocked": "green",  # waits for an event, as an idle domain does
     "crashed": "red",
     "kept": "red",
@@ -98,23 +104,30 @@ def domain(record: Any) -> dict[str, object]:
     }
 
 
-def print_domains(records: Iterable[Any], as_json: bool) -> None:
+def print_domains(client: Client, as_json: bool) -> None:
     """What `xoar ps` shows."""
+    records = client.objects()
+    drivers = {driver.domid: driver for driver in client.drivers()}
     if as_json:
-        print_json([domain(record) for record in records])
+        shown = {domid: devices.driver_facts(driver) for domid, driver in drivers.items()}
+        print_json([{**domain(record), "driver": shown.get(record.id)} for record in records])
         return
-    rows = [
-        (
-            str(record.id),
-            record.name or "-",
-            record.kind,
-            record.state,
-            size(record.memory_kib),
-            str(record.vcpus),
-            age(record.age_ms),
-            record.label,
+    rows = []
+    for record in records:
+        driver = drivers.get(record.id)
+        rows.append(
+            (
+                str(record.id),
+                record.name or "-",
+                driver.kind if driver else record.kind,
+                record.state,
+                size(record.memory_kib),
+                str(record.vcpus),
+                age(record.age_ms),
+                *((f"{devices.bdf(driver.device)} {driver.state}" if driver else "-",) if drivers else ()),
+                record.label,
+            )
         )
-        for record in records
-    ]
-    right = ("id", "memory", "vcpus")
-    print_table(("id", "name", "kind", "state", "memory", "vcpus", "age", "label"), rows, right)
+    more = ("device",) if drivers else ()
+    columns = ("id", "name", "kind", "state", "memory", "vcpus", "age", *more, "label")
+    print_table(columns, rows, right=("id", "memory", "vcpus"))

@@ -238,7 +238,7 @@ def _image(table: Table) -> Image:
         table.text("command_line", "" if is_disk else DEFAULT_COMMAND_LINE),
         table.line,
         disk,
-        table.parsed("sha256", "", _sha256, "64 hexadecimal digits"),
+        table.parsed("sha256", "", parse_sha256, "64 hexadecimal digits"),
     )
     table.end()
     if sum(source is not None for source in (image.builtin, image.kernel, image.disk)) != 1:
@@ -255,7 +255,8 @@ def _image(table: Table) -> Image:
     return image
 
 
-def _sha256(text: str) -> str:
+def parse_sha256(text: str) -> str:
+    """A SHA-256 in hexadecimal, or "". Raises ValueError."""
     if text and not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError(f'"{text}" is no SHA-256: 64 hexadecimal digits')
     return text

@@ -305,6 +305,11 @@ def read_disk(table: Table, drivers: Mapping[str, Driver], volumes: Mapping[str,
     return _disk(table, volume, driver)
 
 
+def read_any_disk(table: Table) -> Disk:
+    """The same where there is no file: any volume will do, and any driver."""
+    return _disk(table, _reference(table, "volume"), table.text("driver", ""))
+
+
 def _disk(table: Table, volume: str, driver: str) -> Disk:
     device = table.parsed("device", "", lambda text: parse_device(text) if text else "", "xvdb")
     disk = Disk(volume, device, table.choice("mode", "w", DISK_MODE.words), driver)

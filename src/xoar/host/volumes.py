@@ -64,18 +64,19 @@ def find(client: Client, name: str, driver: str = "") -> Any:
     return matching[0]
 
 
-def only_driver(client: Client, given: str) -> str:
-    """The BlkBack that is meant: the given one, else the only one. Raises HostError, NotFound."""
-    names = [driver.name for driver in client.drivers() if driver.kind == BLKBACK]
+def only_driver(client: Client, given: str, kind: str = BLKBACK) -> str:
+    """The driver domain that is meant: the given one, else the only one of its kind. Raises HostError."""
+    names = [driver.name for driver in client.drivers() if driver.kind == kind]
     if given and given not in names:
-        raise NotFound(f"there is no {BLKBACK} {given}.{nearest(given, names)}")
+        raise NotFound(f"there is no {kind} {given}.{nearest(given, names)}")
     if given or len(names) == 1:
         return given or names[0]
     if not names:
-        raise HostError(f"host {client.host.name} has no driver domain of kind {BLKBACK}")
-    raise HostError(
-        f"there are several of kind {BLKBACK}: {', '.join(names)}", hint="Say which: --driver NAME"
-    )
+        raise HostError(
+            f"host {client.host.name} has no driver domain of kind {kind}",
+            hint=f'Add one to xoar.toml: [drivers.NAME] with kind = "{kind}"; then xoar down, xoar up.',
+        )
+    raise HostError(f"there are several of kind {kind}: {', '.join(names)}", hint="Say which: --driver NAME")
 
 
 def import_file(
