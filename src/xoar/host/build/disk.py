@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-import uuid
 from pathlib import Path
 
 from xoar.host import apt, cache, mirrors
@@ -21,10 +20,11 @@ from xoar.host.progress import Reporter
 FILES = linux.GUESTS / "debian"
 SUITE = apt.BINARY_SUITE
 SIZE = 2 << 30  # bytes that the guest sees; a volume may be larger, not smaller
-_LABEL = "debian"  # of the file system: /etc/fstab and the menu name it
+UUID = "70657274-6861-4d00-8000-786f61720001"  # of the file system: /etc/fstab and the menu name it
 
+# tiny-initramfs: a tenth of what initramfs-tools makes, which GRUB would have to read and udev to go through
 _PACKAGES = (
-    "linux-image-cloud-amd64 initramfs-tools lz4 systemd-sysv udev dbus cloud-init openssh-server sudo"
+    "linux-image-cloud-amd64 tiny-initramfs systemd-sysv udev dbus cloud-init openssh-server sudo"
     " systemd-resolved iproute2 iputils-ping ca-certificates less nano procps"
 )
 # systemd units that cost boot time and do nothing for a guest whose only terminal is hvc0
@@ -43,7 +43,7 @@ echo debian >"$1/etc/hostname"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
 """
 
-# Makes the file system $1 of $2 bytes and UUID $3 from root.tar. Device nodes are the kernel's to make.
+# Makes the file system $1 of $2 bytes from root.tar. Device nodes are the kernel's to make.
 # mke2fs of Debian 13 would add the two features that are off here, which Debian 12's GRUB can't read.
 _MKFS = f"""set -eu
 trap 'rm -rf tree' EXIT
@@ -51,8 +51,8 @@ mkdir tree
 tar --extract --file root.tar --directory tree --exclude='./dev/*' \\
     --numeric-owner --xattrs --xattrs-include='*'
 truncate --size "$2" "$1"
-mke2fs -q -t ext4 -d tree -L {_LABEL} -m 1 -O ^metadata_csum_seed,^orphan_file \\
-    -U "$3" -E hash_seed="$3",assume_storage_prezeroed=1 "$1"
+mke2fs -q -t ext4 -d tree -L debian -m 1 -O ^metadata_csum_seed,^orphan_file \\
+    -U {UUID} -E hash_seed={UUID},assume_storage_prezeroed=1 "$1"
 """
 
 
@@ -67,10 +67,10 @@ def debian(system: apt.Apt, show: Reporter, *, extra: tuple[str, ...] = (), rebu
     name = cache.key("debian disk 1", SUITE, packages, str(SIZE), _FINISH, _MKFS, FILES)
 
     def recipe(work: cache.Workspace) -> None:
-        date = str(system.date())
-        times = {"SOURCE_DATE_EPOCH": date, "E2FSPROGS_FAKE_TIME": date, "TMPDIR": "/var/tmp"}
+        date = system.date()
+        times = {"SOURCE_DATE_EPOCH": str(date), "E2FSPROGS_FAKE_TIME": str(date), "TMPDIR": "/var/tmp"}
         (work.scratch / "sources.list").write_text(sources_list(mirrors.configured()))
-        _pack(FILES, work.scratch / "files.tar")
+        _pack(FILES, work.scratch / "files.tar", date)
         root = os.geteuid() == 0
         work.run(
             [
@@ -81,7 +81,7 @@ def debian(system: apt.Apt, show: Reporter, *, extra: tuple[str, ...] = (), rebu
             ],
             env=times,
         )  # fmt: skip
-        make = ["sh", "-c", _MKFS, "sh", "disk.raw", str(SIZE), str(uuid.uuid5(uuid.NAMESPACE_DNS, name))]
+        make = ["sh", "-c", _MKFS, "sh", "disk.raw", str(SIZE)]
         # in a namespace of the user's own, files can have other owners
         work.run(make if root else ["unshare", "--map-root-user", "--map-auto", "--", *make], env=times)
         image = str(work.result / "debian.qcow2")
@@ -101,13 +101,14 @@ def sources_list(where: mirrors.Mirrors) -> str:
     return "".join(f"deb [signed-by={apt.KEYRING}] {server} {suite} main\n" for server, suite in suites)
 
 
-def _pack(folder: Path, archive: Path) -> None:
+def _pack(folder: Path, archive: Path, date: int) -> None:
     """A tar archive of all files below `folder`, owned by root, that anybody may read."""
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = member.mtime = 0
+        member.uid = member.gid = 0
+        member.mtime = date
         member.uname = member.gname = "root"
-        member.mode = 0o755 if member.isdir() else 0o644
+        member.mode = 0o755 if member.mode & 0o100 else 0o644
         return member
 
     with tarfile.open(archive, "w") as tar:
