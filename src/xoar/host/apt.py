@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -87,9 +87,9 @@ class Apt:
     def date(self) -> int:
         """When the newest package list of the binary suite was made, in seconds since 1970."""
         with self._ready():
-            files = self._folder.glob(f"lists/*_{BINARY_SUITE}*_InRelease")
-            dates = [re.search(r"^Date: (.*)$", file.read_text(), re.MULTILINE) for file in files]
-            return max(int(parsedate_to_datetime(date[1]).timestamp()) for date in dates if date)
+            return newest(
+                file.read_text() for file in self._folder.glob(f"lists/*_{BINARY_SUITE}*_InRelease")
+            )
 
     def _query(self, package: str, field: str) -> str:
         with self._ready():
@@ -168,6 +168,12 @@ def sources_list(where: mirrors.Mirrors) -> str:
     if where.security:
         lines += [f"{kind} {options} {where.security} {suite}-security main" for kind, suite in suites]
     return "\n".join(lines) + "\n"
+
+
+def newest(releases: Iterable[str]) -> int:
+    """The latest date in these Release files, in seconds since 1970."""
+    dates = [re.search(r"^Date: (.*)$", text, re.MULTILINE) for text in releases]
+    return max(int(parsedate_to_datetime(date[1]).timestamp()) for date in dates if date)
 
 
 def unpack(folder: Path, into: Path, log: Path) -> None:

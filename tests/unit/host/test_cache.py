@@ -42,6 +42,28 @@ def test_a_result_is_made_once(folder: Path) -> None:
     assert cache.build("thing", "k", never, show()) == made
 
 
+def test_a_rebuild_takes_the_place_of_the_old_result(folder: Path) -> None:
+    made = cache.build("thing", "k", write, show())
+    (made / "file").write_text("old")
+    (made / "more").write_text("old")
+    assert cache.build("thing", "k", write, show(), rebuild=True) == made
+    assert [(path.name, path.read_text()) for path in made.iterdir()] == [("file", "made")]
+    assert leftovers(folder) == ["thing-k"]
+
+
+def test_a_rebuild_that_fails_leaves_the_old_result(folder: Path) -> None:
+    made = cache.build("thing", "k", write, show())
+
+    def fails(work: cache.Workspace) -> None:
+        write(work)
+        raise HostError("no network")
+
+    with pytest.raises(HostError):
+        cache.build("thing", "k", fails, show(), rebuild=True)
+    assert (made / "file").read_text() == "made"
+    assert leftovers(folder) == ["thing-k"]
+
+
 def test_a_failing_build_leaves_only_its_log_and_says_where(folder: Path) -> None:
     def fail(work: cache.Workspace) -> None:
         write(work)

@@ -70,7 +70,7 @@ def debian(system: apt.Apt, show: Reporter, *, extra: tuple[str, ...] = (), rebu
         date = system.date()
         times = {"SOURCE_DATE_EPOCH": str(date), "E2FSPROGS_FAKE_TIME": str(date), "TMPDIR": "/var/tmp"}
         (work.scratch / "sources.list").write_text(sources_list(mirrors.configured()))
-        _pack(FILES, work.scratch / "files.tar", date)
+        pack(FILES, work.scratch / "files.tar", date)
         root = os.geteuid() == 0
         work.run(
             [
@@ -101,7 +101,7 @@ def sources_list(where: mirrors.Mirrors) -> str:
     return "".join(f"deb [signed-by={apt.KEYRING}] {server} {suite} main\n" for server, suite in suites)
 
 
-def _pack(folder: Path, archive: Path, date: int) -> None:
+def pack(folder: Path, archive: Path, date: int) -> None:
     """A tar archive of all files below `folder`, owned by root, that anybody may read."""
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
