@@ -6,6 +6,7 @@ started again in a domain that works.
 
 import os
 import select
+import signal
 import time
 from typing import NamedTuple
 
@@ -54,6 +55,8 @@ class Agent:
 
     def __init__(self, store: Connection, settings: Settings) -> None:
         os.makedirs(settings.folder, exist_ok=True)
+        # children inherit this: dnsmasq is not to die of a SIGHUP before it has its handler
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._store = store
         self._settings = settings
         self._kernel = LinuxKernel()

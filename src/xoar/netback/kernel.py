@@ -4,13 +4,13 @@ pyroute2's sockets and messages are used directly: its IPRoute would import twic
 is slow in an emulated domain.
 """
 
+import errno
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -29,6 +29,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from xoar.netback.reconcile import Interface
 
 _UP = 1  # IFF_UP
+_DUMPS = 10  # attempts
 _CREATE = NLM_F_CREATE | NLM_F_EXCL
 _MAIN_TABLE = 254  # RT_TABLE_MAIN
 _UNICAST = 1  # RTN_UNICAST
@@ -63,7 +64,7 @@ class LinuxKernel:
 
     def interfaces(self) -> dict[str, Interface]:
         found = {}
-        for message in self._ask(ifinfmsg(), RTM_GETLINK, NLM_F_DUMP):
+        for message in self._dump(ifinfmsg(), RTM_GETLINK):
             info = message.get_attr("IFLA_LINKINFO")
             interface = Interface(
                 message["index"],
@@ -80,7 +81,7 @@ class LinuxKernel:
         found: dict[int, set[str]] = {}
         request = ifaddrmsg()
         request["family"] = socket.AF_INET
-        for message in self._ask(request, RTM_GETADDR, NLM_F_DUMP):
+        for message in self._dump(request, RTM_GETADDR):
             address = f"{message.get_attr('IFA_LOCAL')}/{message['prefixlen']}"
             found.setdefault(message["index"], set()).add(address)
         return found
@@ -130,12 +131,22 @@ class LinuxKernel:
         self._tell(message, RTM_NEWLINK, flags)
 
     def _tell(self, message: Any, kind: int, flags: int = 0) -> None:
-        for _ in self._ask(message, kind, NLM_F_ACK | flags):
-            pass
+        self._ask(message, kind, NLM_F_ACK | flags)
 
-    def _ask(self, message: Any, kind: int, flags: int) -> Iterator[Any]:
+    def _dump(self, message: Any, kind: int) -> list[Any]:
+        """All there are; asked again if there was a change while the kernel told them."""
+        for _ in range(_DUMPS):
+            try:
+                return self._ask(message, kind, NLM_F_DUMP)
+            except NetlinkDumpInterrupted:
+                pass
+        raise OSError(errno.EAGAIN, "interfaces change faster than they can be read")
+
+    def _ask(self, message: Any, kind: int, flags: int) -> list[Any]:
         try:
-            yield from self._netlink.nlm_request(message, msg_type=kind, msg_flags=NLM_F_REQUEST | flags)
+            return list(self._netlink.nlm_request(message, msg_type=kind, msg_flags=NLM_F_REQUEST | flags))
+        except NetlinkDumpInterrupted:
+            raise
         except NetlinkError as error:
             raise OSError(error.code, os.strerror(error.code)) from error
 
