@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xoar.builder import library
-from xoar.host import apt, assembly, bundle, bzimage, emulator, keeper
-from xoar.host.build import guest
+from xoar.host import apt, assembly, bundle, bzimage, disks, emulator, keeper, pci
+from xoar.host.build import driver, grub, guest
 from xoar.host.config import Config, Image, check_files
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter
@@ -18,6 +18,7 @@ _BUILTIN = {
     "tiny": guest.tiny,
     "debian-xentools": guest.debian_xentools,
 }
+_DRIVERS = {"netback": driver.netback, "blkback": driver.blkback}
 _FAILURES = (
     r"\(XEN\) Panic on CPU",
     r"\(XEN\) Hardware Dom0 (crashed|shutdown|halted)",
@@ -58,7 +59,11 @@ def prepare(
     entries: list[bundle.Entry] = []
     for image in config.images.values():
         entries += image_entries(image, system, show)
-    made = assembly.assemble(system, show, entries, config.host.xen_source, replaced)
+    if any(image.is_disk for image in config.images.values()):
+        entries.append(bundle.Entry("grub", library.KERNEL, grub.grub(system, show).read_bytes()))
+    entries += driver_entries(config, system, show)
+    drivers = tuple(config.drivers.values())
+    made = assembly.assemble(system, show, entries, config.host.xen_source, replaced, drivers)
     machine = emulator.Machine(
         xen=str(made.xen.image),
         kernel=str(made.bootstrapper),
@@ -66,9 +71,32 @@ def prepare(
         xen_arguments=f"dom0_mem={made.bootstrapper_kib}K hwdom-may-end",
         memory_mib=config.host.memory_mib,
         cpus=config.host.cpus,
+        devices=emulated_devices(config),
         keys=keys,
     )
     return emulator.Launch(machine, emulator.find(system, show), made.xen.version, _FAILURES)
+
+
+def driver_entries(config: Config, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
+    """The images of the kinds of driver domains that a configuration has."""
+    entries = []
+    for kind in sorted({driver.kind for driver in config.drivers.values()}):
+        files = _DRIVERS[kind](system, show)
+        entries.append(bundle.Entry(kind, library.LINUX, files.kernel.read_bytes()))
+        entries.append(bundle.Entry(kind, library.ROOTFS, files.rootfs.read_bytes()))
+    return entries
+
+
+def emulated_devices(config: Config) -> list[pci.Device]:
+    """The devices of the emulated machine, one for each driver domain, in their order."""
+    files = {found.driver: found for found in disks.disks(Host(config.host.name), config)}
+    found = []
+    for wanted in config.drivers.values():
+        paths = (
+            [str(files[wanted.name].data), str(files[wanted.name].exchange)] if wanted.name in files else []
+        )
+        found.append(pci.Device(wanted.name, wanted.model, *paths))
+    return found
 
 
 def image_entries(image: Image, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
