@@ -9,12 +9,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from xoar.host.tables import Table, nearest, parse_size
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import DISK_MODE, FORWARD, NAME, NETWORK, NETWORK_MODE
-from xoar.toolstack import ipv4, networks
 
 NETBACK = "netback"
 BLKBACK = "blkback"
@@ -29,6 +29,10 @@ _LETTERS = "abcdefghijklmnop"  # xvda to xvdp
 _DRIVER_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")  # as the names of QEMU's devices
 _BDF = re.compile(r"([0-9a-f]{4}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
+_PREFIXES = range(16, 30)  # of the subnets of nat networks
+# RFC 1918 and RFC 6598
+_PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 _XEN_OUI = bytes((0x00, 0x16, 0x3E))
 
 
@@ -144,7 +148,12 @@ def generated_mac(host: str, guest: str, index: int) -> bytes:
 
 def parse_address(text: str) -> str:
     """An IPv4 address. Raises ValueError."""
-    if ipv4.address(text) is None:
+    try:
+        first = IPv4Address(text).packed[0]
+    except ValueError:
+        first = 0
+    # 0.0.0.0/8, 127.0.0.0/8, multicast and above are no interface's
+    if first in (0, 127) or first >= 224:
         raise ValueError(f'"{text}" is no IPv4 address such as "10.0.2.20"')
     return text
 
@@ -152,8 +161,8 @@ def parse_address(text: str) -> str:
 def parse_interface(text: str) -> tuple[str, int]:
     """Address and prefix length of 10.0.2.20/24; of an address alone 24. Raises ValueError."""
     address, slash, length = text.partition("/")
-    prefix = ipv4.decimal(length, 30) if slash else 24
-    if prefix is None or prefix < 8:
+    prefix = _number(length) if slash else 24
+    if not 8 <= prefix <= 30:
         raise ValueError(f'"{text}": the length of a prefix is 8 to 30, as in "10.0.2.20/24"')
     return parse_address(address), prefix
 
@@ -168,8 +177,8 @@ def parse_device(text: str) -> str:
 def parse_target(text: str) -> tuple[str, int]:
     """Address and port of 10.9.0.10:22. Raises ValueError."""
     address, _, digits = text.partition(":")
-    port = ipv4.decimal(digits, 65535)
-    if not port:
+    port = _number(digits)
+    if not 1 <= port <= 65535:
         raise ValueError(f'"{text}" is no address and port such as "10.9.0.10:22"')
     return parse_address(address), port
 
@@ -177,10 +186,15 @@ def parse_target(text: str) -> tuple[str, int]:
 def parse_forward(text: str) -> Forward:
     """A forwarded port written as 2222:10.9.0.10:22. Raises ValueError."""
     digits, _, target = text.partition(":")
-    outer = ipv4.decimal(digits, 65535)
-    if not outer:
+    outer = _number(digits)
+    if not 1 <= outer <= 65535:
         raise ValueError(f'"{text}" is no forwarded port such as "2222:10.9.0.10:22"')
     return Forward(outer, *parse_target(target))
+
+
+def _number(text: str) -> int:
+    """A number of up to five digits; -1 if it is none."""
+    return int(text) if _NUMBER.fullmatch(text) else -1
 
 
 def parse_rate(text: str) -> int:
@@ -209,8 +223,28 @@ def lettered(disks: Iterable[Disk]) -> tuple[Disk, ...]:
 
 
 def network_fault(network: Network) -> str:
-    """What is wrong with a network by itself, in words of the Toolstack's own check; "" if nothing is."""
-    return networks.shape(network_record(network))
+    """What is wrong with a network by itself; "" if nothing is. The Toolstack's rules, told earlier."""
+    if network.mode == "bridge":
+        return "a bridge has no subnet and no forwards" if network.subnet or network.forwards else ""
+    try:
+        subnet = IPv4Network(network.subnet)
+    except ValueError:
+        subnet = None
+    if (
+        subnet is None
+        or subnet.prefixlen not in _PREFIXES
+        or not any(map(subnet.subnet_of, _PRIVATE))
+        or network.subnet != str(subnet)
+    ):
+        return f'"{network.subnet}" is no private IPv4 subnet of /16 to /29, such as "10.9.0.0/24"'
+    ports = [forward.outer_port for forward in network.forwards]
+    for forward in network.forwards:
+        # the first address is NetBack's
+        if not subnet[1] < IPv4Address(forward.address) < subnet[-1]:
+            return f"port {forward.outer_port} leads to {forward.address}, no guest's address in {subnet}"
+        if not forward.outer_port or ports.count(forward.outer_port) > 1:
+            return f"port {forward.outer_port} is forwarded twice, or is none"
+    return ""
 
 
 def network_record(network: Network) -> object:
@@ -345,13 +379,10 @@ def read_nic(table: Table, networks: Mapping[str, Network] | None) -> Nic:
 
 def _in_subnet(table: Table, nic: Nic, subnet: str) -> Nic:
     """A static interface in a nat network: NetBack is the gateway, and answers for names."""
-    net, number = ipv4.subnet(subnet), ipv4.address(nic.address)
-    assert net is not None and number is not None
-    if not ipv4.within(number, net):
+    net = IPv4Network(subnet)
+    if IPv4Address(nic.address) not in net:
         table.fail("address", f"{nic.address} is not in the network's subnet, {subnet}")
-    first = net[0] + 1
-    gateway = ".".join(str(first >> shift & 0xFF) for shift in (24, 16, 8, 0))
-    return replace(nic, prefix=net[1], gateway=nic.gateway or gateway)
+    return replace(nic, prefix=net.prefixlen, gateway=nic.gateway or str(net[1]))
 
 
 def _optional_address(text: str) -> str:

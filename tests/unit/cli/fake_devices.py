@@ -26,6 +26,7 @@ class FakeDevices:
         self.networks: dict[str, Any] = {}
         self.volumes: dict[tuple[str, str], dict[str, Any]] = {}
         self.contents: dict[tuple[str, str], bytes] = {}
+        self.refused: dict[str, str] = {}  # driver domains that refuse every change, and why
 
     def add_driver(self, name: str, kind: str, state: str = "ready", note: str = "") -> None:
         domid = 20 + len(self.drivers)  # the fake's guests have 5 and up
@@ -99,6 +100,8 @@ class FakeDevices:
         return "progress", {"percent": 50}
 
     def _volume_change(self, fields: Any) -> tuple[str, Any]:
+        if fields.driver in self.refused:
+            raise Refusal(EBUSY, self.refused[fields.driver])
         key = (fields.driver, fields.name)
         exchange = disks.of(self.host, fields.driver).exchange
         if fields.action in ("create", "clone", "import") and key in self.volumes:
