@@ -223,7 +223,7 @@ def _activate(lvm: Lvm) -> None:
     except CommandError:
         if dm.status(names.POOL_DEVICE) is not None:
             return
-        # a repair leaves the metadata that it found as pool_meta0, ...: the last one is kept for people to look at
+        # a repair leaves the metadata that it found as pool_meta0, ...: only the last is kept, for people
         for row in lvm.report("lvs", "lv_name", "-S", f"lv_name=~^{names.POOL}_meta[0-9]", names.GROUP):
             lvm.run("lvremove", "-y", f"{names.GROUP}/{row['lv_name']}")
         lvm.run("lvconvert", "-y", "--repair", _POOL)
