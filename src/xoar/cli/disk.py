@@ -38,7 +38,8 @@ def attach(
     from xoar.cli import names
     from xoar.host import provision, volumes
     from xoar.host.client import Client
-    from xoar.host.devices import Disk, lettered, parse_device
+    from xoar.host.devices import Disk, lettered
+    from xoar.host.values import parse_device
 
     wanted = Disk(
         volume, device and devices.value(device, "--device", parse_device), "r" if read_only else "w"
@@ -70,7 +71,7 @@ def detach(
     """
     from xoar.cli import names
     from xoar.host.client import Client
-    from xoar.host.devices import parse_device
+    from xoar.host.values import parse_device
 
     parsed = devices.value(device, "DEVICE", parse_device)
     with Client.connect(options.host_name(host)) as client, names.known_guest(client, guest):

@@ -117,7 +117,8 @@ def _cloud_init(
     told: CloudInit | None, user: str | None, keys: list[str], user_data: Path | None
 ) -> CloudInit | None:
     """What the options make of what the file says."""
-    from xoar.host.devices import CloudInit, is_key
+    from xoar.host.devices import CloudInit
+    from xoar.host.values import is_key
 
     if user is None and not keys and user_data is None:
         return told

@@ -38,7 +38,8 @@ def attach(
     from xoar.cli import names
     from xoar.host import provision
     from xoar.host.client import Client
-    from xoar.host.devices import Nic, generated_mac, parse_address, parse_mac, parse_rate
+    from xoar.host.devices import Nic
+    from xoar.host.values import generated_mac, parse_address, parse_mac, parse_rate
 
     wanted = Nic(
         network,

@@ -31,7 +31,7 @@ def create(name: NewName, size: Size, driver: options.BlkBack = "", host: option
     """
     from xoar.host import volumes
     from xoar.host.client import Client
-    from xoar.host.devices import parse_volume_size
+    from xoar.host.values import parse_volume_size
 
     size_kib = devices.value(size, "--size", parse_volume_size)
     with Client.connect(options.host_name(host)) as client:
@@ -131,8 +131,8 @@ def grow(
     from xoar.cli import output
     from xoar.host import volumes
     from xoar.host.client import Client
-    from xoar.host.devices import parse_volume_size
     from xoar.host.errors import HostError
+    from xoar.host.values import parse_volume_size
 
     size_kib = devices.value(size, "--size", parse_volume_size)
     with Client.connect(options.host_name(host)) as client:

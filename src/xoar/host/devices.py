@@ -5,13 +5,13 @@ What they mean to the host is docs/devices.md; how they are written docs/operato
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from xoar.host import values
 from xoar.host.tables import Table, nearest, parse_size
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import DISK_MODE, FORWARD, NAME, NETWORK, NETWORK_MODE
@@ -25,15 +25,10 @@ MAX_DEVICES = 8
 """Disks, and network interfaces, of one guest, as in the message guest_create."""
 
 _DEFAULT_DISK = "16GiB"
-_LETTERS = "abcdefghijklmnop"  # xvda to xvdp
 _DRIVER_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,31}")  # as the names of QEMU's devices
-_BDF = re.compile(r"([0-9a-f]{4}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
 _PREFIXES = range(16, 30)  # of the subnets of nat networks
 # RFC 1918 and RFC 6598
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
-_XEN_OUI = bytes((0x00, 0x16, 0x3E))
 
 
 @dataclass(frozen=True)
@@ -117,108 +112,20 @@ class CloudInit:
     user_data: Path | None = None
 
 
-# values
-
-
-def parse_bdf(text: str) -> str:
-    """A PCI function such as 0000:03:00.0. Raises ValueError."""
-    if not _BDF.fullmatch(text):
-        raise ValueError(f'"{text}" is no PCI function: write it like "0000:03:00.0"')
-    return text
-
-
-def parse_mac(text: str) -> bytes:
-    """A MAC address of one station, such as 00:16:3e:01:02:03. Raises ValueError."""
-    raw = bytes.fromhex(text.replace(":", "")) if _MAC.fullmatch(text) else b""
-    if not raw or raw[0] & 1 or not any(raw):
-        raise ValueError(f'"{text}" is no MAC address of one interface, such as "00:16:3e:01:02:03"')
-    return raw
-
-
-def format_mac(mac: bytes) -> str:
-    """As `parse_mac` reads it."""
-    return mac.hex(":")
-
-
-def generated_mac(host: str, guest: str, index: int) -> bytes:
-    """The MAC address of a guest's interface that was given none: always the same, with Xen's prefix."""
-    digest = hashlib.sha256(f"{host}/{guest}/{index}".encode()).digest()
-    return _XEN_OUI + bytes((digest[0] & 0x7F,)) + digest[1:3]
-
-
-def parse_address(text: str) -> str:
-    """An IPv4 address. Raises ValueError."""
-    try:
-        first = IPv4Address(text).packed[0]
-    except ValueError:
-        first = 0
-    # 0.0.0.0/8, 127.0.0.0/8, multicast and above are no interface's
-    if first in (0, 127) or first >= 224:
-        raise ValueError(f'"{text}" is no IPv4 address such as "10.0.2.20"')
-    return text
-
-
-def parse_interface(text: str) -> tuple[str, int]:
-    """Address and prefix length of 10.0.2.20/24; of an address alone 24. Raises ValueError."""
-    address, slash, length = text.partition("/")
-    prefix = _number(length) if slash else 24
-    if not 8 <= prefix <= 30:
-        raise ValueError(f'"{text}": the length of a prefix is 8 to 30, as in "10.0.2.20/24"')
-    return parse_address(address), prefix
-
-
-def parse_device(text: str) -> str:
-    """A disk's name in the guest. Raises ValueError."""
-    if len(text) != 4 or not text.startswith("xvd") or text[3] not in _LETTERS:
-        raise ValueError(f'"{text}" is no disk of a guest: xvda to xvdp')
-    return text
-
-
-def parse_target(text: str) -> tuple[str, int]:
-    """Address and port of 10.9.0.10:22. Raises ValueError."""
-    address, _, digits = text.partition(":")
-    port = _number(digits)
-    if not 1 <= port <= 65535:
-        raise ValueError(f'"{text}" is no address and port such as "10.9.0.10:22"')
-    return parse_address(address), port
-
-
 def parse_forward(text: str) -> Forward:
     """A forwarded port written as 2222:10.9.0.10:22. Raises ValueError."""
     digits, _, target = text.partition(":")
-    outer = _number(digits)
+    outer = values.parse_number(digits)
     if not 1 <= outer <= 65535:
         raise ValueError(f'"{text}" is no forwarded port such as "2222:10.9.0.10:22"')
-    return Forward(outer, *parse_target(target))
-
-
-def _number(text: str) -> int:
-    """A number of up to five digits; -1 if it is none."""
-    return int(text) if _NUMBER.fullmatch(text) else -1
-
-
-def parse_rate(text: str) -> int:
-    """KiB/s of a rate such as 10MiB (per second). Raises ValueError."""
-    kib = parse_size(text)
-    if kib >= 1 << 32:
-        raise ValueError(f'"{text}": a rate is less than 4TiB a second')
-    return kib
-
-
-def parse_volume_size(text: str) -> int:
-    """KiB of a volume or a disk. Raises ValueError."""
-    kib = parse_size(text)
-    if not 1 << 10 <= kib <= 1 << 40:
-        raise ValueError(f'"{text}": a volume has 1MiB to 1024TiB')
-    return kib
+    return Forward(outer, *values.parse_target(target))
 
 
 def lettered(disks: Iterable[Disk]) -> tuple[Disk, ...]:
     """The disks with a device each: those that have none get the free ones in order."""
     entries = list(disks)
-    free = (f"xvd{letter}" for letter in _LETTERS)
     taken = {disk.device for disk in entries}
-    spare = (device for device in free if device not in taken)
+    spare = (device for device in values.DISKS if device not in taken)
     return tuple(disk if disk.device else replace(disk, device=next(spare)) for disk in entries)
 
 
@@ -272,8 +179,8 @@ def read_driver(table: Table) -> Driver:
         name,
         kind,
         table.choice("model", MODELS[kind][0], MODELS[kind]),
-        table.parsed("device", "", lambda text: parse_bdf(text) if text else None, "0000:03:00.0"),
-        table.parsed("size", _DEFAULT_DISK, parse_volume_size) if kind == BLKBACK else 0,
+        table.parsed("device", "", lambda text: values.parse_bdf(text) if text else None, "0000:03:00.0"),
+        table.parsed("size", _DEFAULT_DISK, values.parse_volume_size) if kind == BLKBACK else 0,
         table.parsed("memory", "", _driver_memory_kib, "96MiB"),
         table.line,
     )
@@ -303,7 +210,7 @@ def read_network(table: Table, drivers: Mapping[str, Driver]) -> Network:
     )
     for entry in table.entries("forwards", "to", 16):
         outer = entry.number("port", 0, 0, 65535)
-        forwards.append(Forward(outer, *entry.parsed("to", "", parse_target, "10.9.0.10:22")))
+        forwards.append(Forward(outer, *entry.parsed("to", "", values.parse_target, "10.9.0.10:22")))
         entry.end()
     table.end()
     network = replace(network, forwards=tuple(forwards))
@@ -315,7 +222,7 @@ def read_network(table: Table, drivers: Mapping[str, Driver]) -> Network:
 def read_volume(table: Table, drivers: Mapping[str, Driver], images: Iterable[str]) -> Volume:
     """[volumes.NAME]; `images` are those with a disk."""
     name = table.name("volume")
-    size = table.parsed("size", "", lambda text: parse_volume_size(text) if text else 0, "10GiB")
+    size = table.parsed("size", "", lambda text: values.parse_volume_size(text) if text else 0, "10GiB")
     driver = _driver(table, drivers, BLKBACK, f"volume {name}")
     volume = Volume(name, driver, size, table.choose("image", "images", images) or "", table.line)
     table.end()
@@ -345,7 +252,7 @@ def read_any_disk(table: Table) -> Disk:
 
 
 def _disk(table: Table, volume: str, driver: str) -> Disk:
-    device = table.parsed("device", "", lambda text: parse_device(text) if text else "", "xvdb")
+    device = table.parsed("device", "", lambda text: values.parse_device(text) if text else "", "xvdb")
     disk = Disk(volume, device, table.choice("mode", "w", DISK_MODE.words), driver)
     table.end()
     return disk
@@ -358,16 +265,16 @@ def read_nic(table: Table, networks: Mapping[str, Network] | None) -> Nic:
         text = f"there is no [networks.{network}] in this file.{nearest(network, networks)}"
         table.fail("network", text)
     address, prefix = table.parsed(
-        "address", "", lambda text: parse_interface(text) if text else ("", 24), "10.0.2.20/24"
+        "address", "", lambda text: values.parse_interface(text) if text else ("", 24), "10.0.2.20/24"
     )
     nic = Nic(
         network,
-        table.parsed("mac", "", lambda text: parse_mac(text) if text else None, "00:16:3e:01:02:03"),
+        table.parsed("mac", "", lambda text: values.parse_mac(text) if text else None, "00:16:3e:01:02:03"),
         address,
         prefix,
         table.parsed("gateway", "", _optional_address, "10.0.2.2"),
         table.parsed("dns", "", _optional_address, "10.0.2.3"),
-        table.parsed("rate", "", lambda text: parse_rate(text) if text else 0, "10MiB"),
+        table.parsed("rate", "", lambda text: values.parse_rate(text) if text else 0, "10MiB"),
     )
     table.end()
     if nic.gateway and not nic.address:
@@ -386,7 +293,7 @@ def _in_subnet(table: Table, nic: Nic, subnet: str) -> Nic:
 
 
 def _optional_address(text: str) -> str:
-    return parse_address(text) if text else ""
+    return values.parse_address(text) if text else ""
 
 
 def read_cloud_init(table: Table) -> CloudInit:
@@ -395,7 +302,7 @@ def read_cloud_init(table: Table) -> CloudInit:
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
         table.fail("user", f'user = "{user}" is no name of a user')
     keys = tuple(
-        text if is_key(text) else table.absolute("ssh_keys", text) for text in table.texts("ssh_keys")
+        text if values.is_key(text) else table.absolute("ssh_keys", text) for text in table.texts("ssh_keys")
     )
     hostname = table.text("hostname", "")
     if hostname and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", hostname):
@@ -403,11 +310,6 @@ def read_cloud_init(table: Table) -> CloudInit:
     told = CloudInit(user, keys, hostname, table.path("user_data"))
     table.end()
     return told
-
-
-def is_key(text: str) -> bool:
-    """Whether a text is a public SSH key, not the name of a file."""
-    return text.startswith(("ssh-", "ecdsa-", "sk-")) and " " in text
 
 
 def _reference(table: Table, key: str) -> str:

@@ -12,11 +12,11 @@ import msgspec
 from xoar.builder.library import KERNEL, RAMDISK
 from xoar.host.client import BUILD_SECONDS, Client
 from xoar.host.config import Config, Guest, format_size, nearest
-from xoar.host.devices import format_mac
 from xoar.host.errors import HostError, NotFound
 from xoar.host.progress import Reporter
 from xoar.host.provision import Plugged, Provision, addressed, root_and_others, seed_name
 from xoar.host.state import LAUNCH, Host
+from xoar.host.values import format_mac
 from xoar.messages.schema import NO_IMAGE
 
 GRUB = "grub"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xoar.host import devices, seed, ssh, volumes
+from xoar.host import devices, seed, ssh, values, volumes
 from xoar.host.client import Client, TimedOut
 from xoar.host.config import Config, Guest, Image
 from xoar.host.devices import CloudInit, Disk, Network, Nic, Volume
@@ -200,7 +200,7 @@ def root_and_others(config: Config, guest: Guest) -> tuple[Disk, ...]:
 def addressed(host: str, guest: Guest) -> list[Nic]:
     """A guest's interfaces with a MAC address each."""
     return [
-        replace(nic, mac=nic.mac or devices.generated_mac(host, guest.name, index))
+        replace(nic, mac=nic.mac or values.generated_mac(host, guest.name, index))
         for index, nic in enumerate(guest.nics)
     ]
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from xoar.host.devices import CloudInit, Nic, format_mac, is_key
+from xoar.host.devices import CloudInit, Nic
 from xoar.host.errors import HostError
+from xoar.host.values import format_mac, is_key
 
 _LABEL = "CIDATA"
 # the first line of user data says what it is; these are the types that cloud-init knows them by

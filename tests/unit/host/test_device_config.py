@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoar.host import config, devices
+from xoar.host import config, devices, values
 from xoar.host.config import ConfigError
 from xoar.host.devices import CloudInit, Disk, Driver, Forward, Network, Nic, Volume
 from xoar.toolstack import networks
@@ -211,20 +211,20 @@ texts = st.text(st.sampled_from("0123456789abcdefx:./,-xvdG "), max_size=24)
 
 @given(st.binary(min_size=6, max_size=6))
 def test_mac_addresses_of_stations_are_read_as_they_are_written(mac: bytes) -> None:
-    text = devices.format_mac(mac)
+    text = values.format_mac(mac)
     if mac[0] & 1 or not any(mac):
         with pytest.raises(ValueError):
-            devices.parse_mac(text)
+            values.parse_mac(text)
     else:
-        assert devices.parse_mac(text) == mac
+        assert values.parse_mac(text) == mac
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.integers(0, 7))
 def test_generated_mac_addresses_are_always_the_same_and_xens(host: str, name: str, index: int) -> None:
-    mac = devices.generated_mac(host, name, index)
-    assert mac == devices.generated_mac(host, name, index)
-    assert mac != devices.generated_mac(host, name, index + 1)
-    assert devices.parse_mac(devices.format_mac(mac))[:3] == b"\0\x16\x3e"
+    mac = values.generated_mac(host, name, index)
+    assert mac == values.generated_mac(host, name, index)
+    assert mac != values.generated_mac(host, name, index + 1)
+    assert values.parse_mac(values.format_mac(mac))[:3] == b"\0\x16\x3e"
     assert mac[3] < 0x80
 
 
@@ -234,18 +234,18 @@ def test_addresses_are_read_as_they_are_written(address: object, prefix: int, po
     first = int(text.split(".")[0])
     if first in (0, 127) or first >= 224:
         with pytest.raises(ValueError):
-            devices.parse_address(text)
+            values.parse_address(text)
     else:
-        assert devices.parse_address(text) == text
-        assert devices.parse_interface(f"{text}/{prefix}") == (text, prefix)
-        assert devices.parse_target(f"{text}:{port}") == (text, port)
+        assert values.parse_address(text) == text
+        assert values.parse_interface(f"{text}/{prefix}") == (text, prefix)
+        assert values.parse_target(f"{text}:{port}") == (text, port)
         assert devices.parse_forward(f"{outer}:{text}:{port}") == Forward(outer, text, port)
 
 
 @given(texts, st.sampled_from([
-    devices.parse_mac, devices.parse_address, devices.parse_interface, devices.parse_target,
-    devices.parse_forward, devices.parse_device, devices.parse_bdf, devices.parse_rate,
-    devices.parse_volume_size, config.parse_sha256,
+    values.parse_mac, values.parse_address, values.parse_interface, values.parse_target,
+    devices.parse_forward, values.parse_device, values.parse_bdf, values.parse_rate,
+    values.parse_volume_size, config.parse_sha256,
 ]))  # fmt: skip
 def test_any_text_is_a_value_or_refused_with_the_text(text: str, parse: object) -> None:
     try:
