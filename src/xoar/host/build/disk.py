@@ -27,15 +27,30 @@ _PACKAGES = (
     "linux-image-cloud-amd64 tiny-initramfs systemd-sysv udev dbus cloud-init openssh-server sudo"
     " systemd-resolved iproute2 iputils-ping ca-certificates less nano procps"
 )
-# systemd units that cost boot time and do nothing for a guest whose only terminal is hvc0
-_OFF = "getty@tty1.service e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer"
+# Services that cost boot time and do nothing for a guest whose only terminal is hvc0.
+_OFF = (
+    "getty@tty1.service e2scrub_reap.service systemd-pstore.service systemd-network-generator.service"
+    " e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer"
+)
 _ON = "serial-getty@hvc0.service systemd-networkd.service systemd-resolved.service"
+# What systemd starts of itself and few need: it stays there to be started. Each is a process or two, and in
+# software emulation a second of the boot. logind comes when D-Bus is asked for it.
+_ON_DEMAND = (
+    "dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount sys-kernel-config.mount"
+    " sys-kernel-debug.mount sys-kernel-tracing.mount proc-sys-fs-binfmt_misc.automount"
+    " systemd-binfmt.service systemd-repart.service systemd-firstboot.service systemd-sysusers.service"
+    " systemd-update-utmp-runlevel.service systemd-logind.service"
+)
 
 # Run by mmdebstrap as the last step, with the guest's root folder as $1. Host keys must not be the same in
 # all guests: cloud-init makes new ones. apt's own example names the distribution's servers, not our mirror.
 _FINISH = f"""set -eu
 chroot "$1" systemctl --quiet enable {_ON}
 chroot "$1" systemctl --quiet disable {_OFF}
+for wish in $(cd "$1/lib/systemd/system"; for unit in {_ON_DEMAND}; do ls -d *.wants/$unit; done); do
+    mkdir -p "$1/etc/systemd/system/${{wish%/*}}"
+    ln -s /dev/null "$1/etc/systemd/system/$wish"
+done
 chroot "$1" passwd --quiet --lock root
 rm -f "$1"/etc/ssh/ssh_host_*
 cp "$1/usr/share/doc/apt/examples/sources.list" "$1/etc/apt/sources.list"
