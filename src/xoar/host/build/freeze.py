@@ -1,14 +1,14 @@
 """Run by the Python that is to run the result: compiles a program and all modules that it can import.
 
-    python3.11 freeze.py INTO FOLDER... -- ENTRY MODULE...
+    python3.11 freeze.py INTO FOLDER... -- ENTRY MODULE... -- UNUSED...
 
 ENTRY is the program's module and MODULEs what it loads in ways that can't be seen in its code. They are
 looked for in the FOLDERs, then in this Python's library. Below INTO come `<module>.pyc` at the module's
 place, without its source, and `lib-dynload`.
 
 What can be imported is found in the code (modulefinder): what could be imported comes along, whether it
-ever is or not. `UNUSED` is where this ends: tools for developers, which parts of the library offer to
-import, and TLS.
+ever is or not. UNUSED is where this ends, besides tools for developers, which parts of the library offer
+to import, and TLS.
 """
 
 import importlib.machinery
@@ -18,11 +18,11 @@ import shutil
 import sys
 from pathlib import Path
 
-UNUSED = ["doctest", "pdb", "pydoc", "ssl", "test", "unittest"]
+ALWAYS_UNUSED = ["doctest", "pdb", "pydoc", "ssl", "test", "unittest"]
 
 
-def main(into: Path, folders: list[str], names: list[str]) -> None:
-    finder = modulefinder.ModuleFinder([*folders, *sys.path], excludes=UNUSED)
+def main(into: Path, folders: list[str], names: list[str], unused: list[str]) -> None:
+    finder = modulefinder.ModuleFinder([*folders, *sys.path], excludes=[*ALWAYS_UNUSED, *unused])
     for name in names:
         finder.import_hook(name)
     for name, module in sorted(finder.modules.items()):
@@ -50,5 +50,6 @@ def main(into: Path, folders: list[str], names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    end = sys.argv.index("--")
-    main(Path(sys.argv[1]), sys.argv[2:end], sys.argv[end + 1 :])
+    first = sys.argv.index("--")
+    second = sys.argv.index("--", first + 1)
+    main(Path(sys.argv[1]), sys.argv[2:first], sys.argv[first + 1 : second], sys.argv[second + 1 :])
