@@ -15,6 +15,7 @@ modules are compiled beforehand, and lie there without their sources.
 from __future__ import annotations
 
 import shutil
+import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from xoar.host.progress import Reporter
 COMMAND_LINE = "console=hvc0 iommu=soft swiotlb=2048 quiet"
 
 _KERNEL = "linux-image-amd64"
+_BTF = struct.pack("<HBBII", 0xEB9F, 1, 0, 24, 0)  # magic, version, flags, header's size, types' place
 _PYTHON = "usr/bin/python3.11"
 _LIBRARY = "usr/lib/python3.11"
 _PACKAGED = "usr/lib/python3/dist-packages"
@@ -60,13 +62,14 @@ class Images:
 @dataclass(frozen=True)
 class _Kind:
     """A driver domain: Debian's packages and of these the programs that its agent runs; the module of Linux
-    that it is there for, and others that it can load."""
+    that it is there for, and others that it can load; modules of Python that it can do without."""
 
     name: str
     packages: tuple[str, ...]
     programs: tuple[str, ...]
     backend: str
     modules: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
     @property
     def agent(self) -> str:
@@ -90,11 +93,12 @@ _NETBACK = _Kind(
     ("usr/sbin/nft", "usr/sbin/dnsmasq"),
     "xen-netback",
     ("bridge", "8021q", *_NFTABLES.split(), *_NICS.split()),
+    ("_hashlib",),  # it comes with OpenSSL's library, which BlkBack has for speed
 )
 _BLKBACK = _Kind(
     "blkback",
-    ("lvm2", "dmsetup", "thin-provisioning-tools", "qemu-utils"),
-    ("sbin/lvm", "sbin/dmsetup", "usr/sbin/pdata_tools", "usr/bin/qemu-img"),
+    ("lvm2", "thin-provisioning-tools", "qemu-utils"),
+    ("sbin/lvm", "usr/sbin/pdata_tools", "usr/bin/qemu-img"),
     "xen-blkback",
     (*_THIN.split(), *_CONTROLLERS.split()),
 )
@@ -119,6 +123,11 @@ mount -t tmpfs -o nosuid,nodev tmp /tmp
 mkdir -p /run/lock
 hostname {kind.name}
 ip link set lo up
+for word in $(cat /proc/cmdline); do
+    case $word in  # the domain starts with more memory, for unpacking the initramfs
+    xoar.memory=*) echo ${{word#xoar.memory=}} >/sys/devices/system/xen_memory/xen_memory0/target_kb ;;
+    esac
+done
 modprobe {kind.backend}
 mdev -d
 modprobe xen-pcifront
@@ -176,15 +185,38 @@ def kernel(system: apt.Apt, show: Reporter) -> Path:
         system.download([package], debs)
         apt.unpack(debs, tree, work.log)
         (image,) = tree.glob("boot/vmlinuz-*")
-        (work.result / "vmlinux").write_bytes(bzimage.vmlinux(image.read_bytes()))
+        (work.result / "vmlinux").write_bytes(without_btf(bzimage.vmlinux(image.read_bytes())))
         files = {modules.plain(path.stem): path for path in tree.rglob("*.ko")}
         for module in modules.select(wanted, files).values():
-            work.run(["strip", "--strip-debug", "-o", str(target / module.path.name), str(module.path)])
+            work.run(
+                [
+                    "strip",
+                    "--strip-debug",
+                    "--remove-section=.BTF",
+                    "-o",
+                    str(target / module.path.name),
+                    str(module.path),
+                ]
+            )
         (deb,) = debs.glob("*.deb")
         (work.result / "version").write_text(f"{package} {apt.version_of(deb)}\n")
 
-    name = cache.key("driver kernel 1", apt.BINARY_SUITE, _KERNEL, *wanted)
+    name = cache.key("driver kernel 2", apt.BINARY_SUITE, _KERNEL, *wanted)
     return cache.build("driver-kernel", name, recipe, show, title="preparing the kernel of driver domains")
+
+
+def without_btf(elf: bytes) -> bytes:
+    """The kernel with zeros for BTF, the types that BPF programs may be checked against: none is loaded here.
+
+    They take 2 MiB of Builder's library, and parsing them takes time and memory at boot. struct btf_header:
+    include/uapi/linux/btf.h of Linux.
+    """
+    at = elf.find(_BTF)
+    if at < 0:
+        return elf
+    strings, size = struct.unpack_from("<II", elf, at + 16)
+    end = at + 24 + strings + size
+    return elf[:at] + bytes(end - at) + elf[end:]
 
 
 def _images(
@@ -276,7 +308,7 @@ def _python(library: Path, kind: _Kind, folders: list[Path], tree: Path, work: c
     work.run(
         [
             *(*loader.command(tree, _PYTHON), "-IS", freeze.__file__),
-            *(str(library), *map(str, folders), "--", kind.agent, *_FROZEN),
+            *(str(library), *map(str, folders), "--", kind.agent, *_FROZEN, "--", *kind.unused),
         ]
     )
 

@@ -1,7 +1,6 @@
-"""PVH GRUB: the boot loader that starts a guest from its own disk.
+"""PVH GRUB, the boot loader of guests with their own kernel: Debian's, as it is.
 
-Debian's build of GRUB for Xen's PVH domains reads the disk from inside the guest, through the guest's own
-frontend, and takes the menu that it finds there (/boot/grub/grub.cfg).
+It finds the menu on the guest's disks (its built-in configuration: debian/grub-xen-pvh of Debian's grub2).
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from xoar.host import apt, cache
 from xoar.host.progress import Reporter
 
 _PACKAGE = "grub-xen-host"
-_FILE = "usr/lib/grub-xen/grub-i386-xen_pvh.bin"
+_IMAGE = "usr/lib/grub-xen/grub-i386-xen_pvh.bin"
 
 
 def grub(system: apt.Apt, show: Reporter) -> Path:
-    """The boot loader, an ELF file for 32-bit x86 with a PVH entry. Raises HostError."""
+    """The boot loader: a 32-bit ELF with a PVH entry. Raises HostError."""
 
     def recipe(work: cache.Workspace) -> None:
         system.download([_PACKAGE], work.scratch)
         apt.unpack(work.scratch, work.scratch / "tree", work.log)
-        shutil.copyfile(work.scratch / "tree" / _FILE, work.result / "grub")
+        shutil.copyfile(work.scratch / "tree" / _IMAGE, work.result / "grub")
 
-    name = cache.key("grub 1", apt.BINARY_SUITE, _PACKAGE)
+    name = cache.key("grub 1", apt.BINARY_SUITE, _PACKAGE, _IMAGE)
     return cache.build("grub", name, recipe, show, title="preparing PVH GRUB") / "grub"
