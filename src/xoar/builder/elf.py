@@ -1,6 +1,7 @@
-"""ELF64 executables for Xen: the segments to load and what their notes say about how to start them.
+"""ELF executables for Xen: the segments to load and what their notes say about how to start them.
 
-Sources: the System V ABI's ELF-64 object file format; xen/include/public/elfnote.h for the note.
+Linux is an ELF64 file, PVH GRUB an ELF32 one. Sources: the System V ABI's object file format, both classes;
+xen/include/public/elfnote.h for the notes.
 """
 
 import struct
@@ -18,22 +19,32 @@ Executable = namedtuple("Executable", ("entry", "segments", "start", "end", "not
 """entry: the 32-bit PVH entry; start, end: the physical addresses that the segments occupy; notes: the
 numbers in Xen's notes (XEN_ELFNOTE_*)."""
 
-_HEADER = "<4sBBBBQHHIQQQIHHHHHH"
-_PROGRAM = "<IIQQQQQQ"
-_MACHINE_X86_64, _LOAD, _NOTE = 62, 1, 4
+_IDENTITY = 16  # bytes of e_ident; then come type, machine, version, entry, phoff, shoff, flags, ehsize, ...
+_LOAD, _NOTE = 1, 4
+# by class (EI_CLASS): its machine, the header after e_ident, a program header, and where in that are offset,
+# physical address, size in the file and in memory
+_FORMATS = {
+    1: (3, "<HHIIIIIHHHHHH", "<IIIIIIII", (1, 3, 4, 5)),  # EM_386
+    2: (62, "<HHIQQQIHHHHHH", "<IIQQQQQQ", (2, 4, 5, 6)),  # EM_X86_64
+}
 _MAX_SEGMENTS = 64
 _MAX_NOTES = 65536
 
 
 def parse(image: "Image") -> Executable:
-    """Reads the headers. BuildError(EINVAL) if it is no x86-64 ELF file that can be entered the PVH way."""
-    header = image.read(0, struct.calcsize(_HEADER))
-    if len(header) < struct.calcsize(_HEADER) or header[:4] != b"\x7fELF" or header[4] != 2:
-        raise BuildError(EINVAL, "image %s is no 64-bit ELF file" % image.name)
-    fields = struct.unpack(_HEADER, header)
-    machine, table, entry_size, count = fields[7], fields[10], fields[14], fields[15]
-    if machine != _MACHINE_X86_64 or entry_size != struct.calcsize(_PROGRAM) or count > _MAX_SEGMENTS:
-        raise BuildError(EINVAL, "image %s is no x86-64 executable" % image.name)
+    """Reads the headers. BuildError(EINVAL) if it is no x86 ELF file that can be entered the PVH way."""
+    identity = image.read(0, _IDENTITY)
+    known = _FORMATS.get(identity[4]) if len(identity) == _IDENTITY and identity[:4] == b"\x7fELF" else None
+    if known is None:
+        raise BuildError(EINVAL, "image %s is no ELF file" % image.name)
+    wanted_machine, header_format, program_format, places = known
+    header = image.read(_IDENTITY, struct.calcsize(header_format))
+    if len(header) < struct.calcsize(header_format):
+        raise BuildError(EINVAL, "image %s ends within its header" % image.name)
+    fields = struct.unpack(header_format, header)
+    machine, table, entry_size, count = fields[1], fields[4], fields[8], fields[9]
+    if machine != wanted_machine or entry_size != struct.calcsize(program_format) or count > _MAX_SEGMENTS:
+        raise BuildError(EINVAL, "image %s is no x86 executable" % image.name)
     programs = image.read(table, count * entry_size)
     if len(programs) < count * entry_size:
         raise BuildError(EINVAL, "image %s ends within its program headers" % image.name)
@@ -41,9 +52,9 @@ def parse(image: "Image") -> Executable:
     segments = []
     notes: "dict[int, int]" = {}
     for i in range(count):
-        kind, _, offset, _, address, file_size, memory_size, _ = struct.unpack_from(
-            _PROGRAM, programs, i * entry_size
-        )
+        program = struct.unpack_from(program_format, programs, i * entry_size)
+        kind = program[0]
+        offset, address, file_size, memory_size = [program[place] for place in places]
         if kind == _LOAD and memory_size:
             if file_size > memory_size or offset + file_size > image.size:
                 raise BuildError(EINVAL, "image %s has a segment that reaches beyond it" % image.name)
