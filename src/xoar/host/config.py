@@ -280,7 +280,7 @@ def _guest(table: Table, parts: Config) -> Guest:
         table.flag("autostart", True),
         table.text("login", ""),
         devices.lettered(
-            devices.read_disk(entry, parts.drivers, parts.volumes)
+            devices.read_disk(entry, parts.drivers, parts.volumes, name if is_disk else "")
             for entry in table.entries("disks", "volume", devices.MAX_DEVICES - 1)  # one is for cloud-init
         ),
         tuple(

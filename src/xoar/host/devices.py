@@ -231,8 +231,10 @@ def read_volume(table: Table, drivers: Mapping[str, Driver], images: Iterable[st
     return volume
 
 
-def read_disk(table: Table, drivers: Mapping[str, Driver], volumes: Mapping[str, Volume]) -> Disk:
-    """An entry of `disks`. A volume that is not in the file needs its driver."""
+def read_disk(
+    table: Table, drivers: Mapping[str, Driver], volumes: Mapping[str, Volume], root: str = ""
+) -> Disk:
+    """An entry of `disks`. A volume that is neither in the file nor the guest's `root` needs its driver."""
     volume = _reference(table, "volume")
     driver = table.choose("driver", "drivers", _of_kind(drivers, BLKBACK)) or ""
     if volume in volumes:
@@ -240,6 +242,8 @@ def read_disk(table: Table, drivers: Mapping[str, Driver], volumes: Mapping[str,
         if driver and driver != declared:
             table.fail("driver", f"volume {volume} is on {declared}, not on {driver}")
         driver = declared
+    elif not driver and volume == root:
+        driver = _only(table, _of_kind(drivers, BLKBACK), BLKBACK, f"volume {volume}")
     elif not driver:
         text = f'there is no [volumes.{volume}] in this file; one that is elsewhere needs driver = "name".'
         table.fail("volume", text + nearest(volume, volumes))
@@ -331,7 +335,11 @@ def _driver(table: Table, drivers: Mapping[str, Driver], kind: str, what: str) -
     given = table.choose("driver", "drivers", drivers)
     if given is not None and given not in names:
         table.fail("driver", f"{given} is a {drivers[given].kind}; {what} needs a {kind}")
-    if given is None and len(names) != 1:
+    return given or _only(table, names, kind, what)
+
+
+def _only(table: Table, names: list[str], kind: str, what: str) -> str:
+    if len(names) != 1:
         have = f"there are several of kind {kind}" if names else f"there is no [drivers.NAME] of kind {kind}"
         table.fail(None, f'{what} needs a driver: driver = "{names[0] if names else "name"}" ({have})')
-    return given or names[0]
+    return names[0]

@@ -99,6 +99,10 @@ def converge(client: Client, config: Config, show: Reporter) -> bool:
     for name, image in config.images.items():
         if name not in images and not image.is_disk:
             say(f"image {name} is not in the running host's library (xoar down, then xoar up, adds it)")
+    there = {driver.name: driver.kind for driver in client.drivers()}
+    for driver in config.drivers.values():
+        if there.get(driver.name) != driver.kind:
+            say(f"the running host has no {driver.kind} {driver.name} (xoar down, then xoar up, adds it)")
     for what, make in _parts(config, provision):
         try:
             make()

@@ -82,9 +82,12 @@ class Provision:
                 self.network(network)
                 self._wait(network.driver)
         disks = [self._located(disk) for disk in root_and_others(self._config, guest)]
-        for disk in disks:
-            new = self.volume(self._declared(guest, disk)) if self._is_ours(guest, disk) else False
-            if new and disk is disks[0]:
+        for index, disk in enumerate(disks):
+            root = index == 0 and _boots_from_disk(self._config, guest)
+            volume = self._config.volumes.get(disk.volume)
+            if volume is None and root:
+                volume = Volume(disk.volume, disk.driver, image=guest.image)
+            if volume is not None and self.volume(volume) and root:
                 ssh.forget(self._client.host, guest.name)
         nics = addressed(self._client.host.name, guest)
         if needs_seed(self._config, guest):
@@ -103,15 +106,6 @@ class Provision:
             return replace(disk, driver=volumes.find(self._client, disk.volume).driver)
         except NotFound:
             return replace(disk, driver=volumes.only_driver(self._client, ""))
-
-    def _is_ours(self, guest: Guest, disk: Disk) -> bool:
-        """Whether the volume is one that this makes: declared, or the guest's own root."""
-        return disk.volume in self._config.volumes or (
-            _boots_from_disk(self._config, guest) and not guest.disks
-        )
-
-    def _declared(self, guest: Guest, disk: Disk) -> Volume:
-        return self._config.volumes.get(disk.volume) or Volume(disk.volume, disk.driver, image=guest.image)
 
     def _image(self, name: str) -> Image:
         image = self._config.images.get(name)

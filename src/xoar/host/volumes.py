@@ -76,7 +76,10 @@ def only_driver(client: Client, given: str, kind: str = BLKBACK) -> str:
             f"host {client.host.name} has no driver domain of kind {kind}",
             hint=f'Add one to xoar.toml: [drivers.NAME] with kind = "{kind}"; then xoar down, xoar up.',
         )
-    raise HostError(f"there are several of kind {kind}: {', '.join(names)}", hint="Say which: --driver NAME")
+    raise HostError(
+        f"there are several of kind {kind}: {', '.join(names)}",
+        hint='Say which: --driver NAME, or driver = "NAME" in xoar.toml.',
+    )
 
 
 def import_file(

@@ -148,7 +148,9 @@ def test_an_image_that_is_not_what_it_should_be_makes_no_guest(configured: FakeH
 def test_up_tells_how_networks_and_devices_differ(configured: FakeHost, run: Run) -> None:
     run("up")
     Path("xoar.toml").write_text(CONFIG.replace("2222", "2223").replace('nics = ["lan", ', "nics = ["))
+    del configured.devices.drivers["net0"]
     text = run("up").stderr
+    assert "the running host has no netback net0" in text
     assert "network inner differs from xoar.toml" in text
     assert "nics: inner=" in text
     assert "disks" not in text
@@ -190,6 +192,18 @@ def test_a_guest_gets_disks_and_interfaces_by_options(configured: FakeHost, run:
     assert guest["memory_kib"] == 512 << 10
     assert (guest["nics"][0].mac, guest["nics"][0].rate_kib) == (bytes.fromhex("00163e000001"), 10240)
     assert list(configured.devices.networks) == ["lan", "inner"]
+
+
+def test_the_first_disk_is_made_from_the_image_if_there_is_none_of_that_name(
+    configured: FakeHost, run: Run
+) -> None:
+    configured.devices.add_volume("disk0", "archive", 4096)
+    words = ["--image", "bookworm", "--disk", "mine", "--disk", "archive"]
+    for _ in range(2):
+        assert run("guest", "create", "new", *words).exit_code == 0
+        assert configured.devices.contents["disk0", "mine"] == IMAGE
+        del configured.guests["new"]
+    assert changes(configured).count(("clone", "mine")) == 1
 
 
 def test_a_guest_of_xoar_toml_gets_what_stands_there_and_what_options_add(

@@ -112,6 +112,8 @@ def test_defaults_of_devices() -> None:
     assert found.networks["lan"] == Network("lan", "net0")
     assert found.guests["web"].nics == (Nic("lan"),)
     assert found.guests["web"].cloud_init is None
+    found = config.parse(BLK + DISK + guest('disks = ["web"]', "d"), FILE)
+    assert found.guests["web"].disks == (Disk("web", "xvda", "w", "disk0"),)
 
 
 @pytest.mark.parametrize(
