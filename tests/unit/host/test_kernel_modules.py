@@ -71,7 +71,7 @@ def test_a_file_that_is_no_module_is_reported(tmp_path: Path) -> None:
     path.write_bytes(
         b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 0, 0, 64, 0, 0, 64, 0, 0)
     )
-    with pytest.raises(HostError, match="no section .modinfo"):
+    with pytest.raises(HostError, match=r"no section \.modinfo"):
         modules.read(path)
 
 
