@@ -24,8 +24,6 @@ from xoar.host import apt, bzimage, cache, cpio, loader
 from xoar.host.build import freeze, guest, modules, squashfs
 from xoar.host.progress import Reporter
 
-COMMAND_LINE = "console=hvc0 iommu=soft swiotlb=2048 quiet"
-
 _KERNEL = "linux-image-amd64"
 _BTF = struct.pack("<HBBII", 0xEB9F, 1, 0, 24, 0)  # magic, version, flags, header's size, types' place
 _PYTHON = "usr/bin/python3.11"
@@ -62,13 +60,14 @@ class Images:
 @dataclass(frozen=True)
 class _Kind:
     """A driver domain: Debian's packages and of these the programs that its agent runs; the module of Linux
-    that it is there for, and others that it can load; modules of Python that it can do without."""
+    that it is there for, and others that it can load; packages of Python, and modules that it can do without."""
 
     name: str
     packages: tuple[str, ...]
     programs: tuple[str, ...]
     backend: str
     modules: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
     @property
@@ -93,6 +92,7 @@ _NETBACK = _Kind(
     ("usr/sbin/nft", "usr/sbin/dnsmasq"),
     "xen-netback",
     ("bridge", "8021q", *_NFTABLES.split(), *_NICS.split()),
+    ("pyroute2",),
     ("_hashlib",),  # it comes with OpenSSL's library, which BlkBack has for speed
 )
 _BLKBACK = _Kind(
@@ -188,20 +188,11 @@ def kernel(system: apt.Apt, show: Reporter) -> Path:
         (work.result / "vmlinux").write_bytes(without_btf(bzimage.vmlinux(image.read_bytes())))
         files = {modules.plain(path.stem): path for path in tree.rglob("*.ko")}
         for module in modules.select(wanted, files).values():
-            work.run(
-                [
-                    "strip",
-                    "--strip-debug",
-                    "--remove-section=.BTF",
-                    "-o",
-                    str(target / module.path.name),
-                    str(module.path),
-                ]
-            )
+            shutil.copyfile(module.path, target / module.path.name)  # whole: Linux checks its signature
         (deb,) = debs.glob("*.deb")
         (work.result / "version").write_text(f"{package} {apt.version_of(deb)}\n")
 
-    name = cache.key("driver kernel 2", apt.BINARY_SUITE, _KERNEL, *wanted)
+    name = cache.key("driver kernel 3", apt.BINARY_SUITE, _KERNEL, *wanted)
     return cache.build("driver-kernel", name, recipe, show, title="preparing the kernel of driver domains")
 
 
@@ -257,7 +248,11 @@ def _rootfs(kind: _Kind, linux: Path, source: Path, system: apt.Apt, show: Repor
         (root / "usr/bin/busybox").touch()  # the initramfs's one appears here: no memory for a second
         for path, file in code.items():
             _place(file, work.scratch / "code" / path)
-        _python(root / _LIBRARY, kind, [work.scratch / "code", tree / _PACKAGED], tree, work)
+        for package in kind.libraries:
+            # its __init__ imports all that users might like; the agent names the modules that it needs
+            shutil.copytree(tree / _PACKAGED / package, work.scratch / "code" / package)
+            (work.scratch / "code" / package / "__init__.py").write_text("")
+        _python(root / _LIBRARY, kind, work.scratch / "code", tree, work)
         _programs(root, [_PYTHON, *kind.programs], tree)
         work.run([*loader.command(root, _PYTHON), "-IS", "-c", f"import {kind.agent}"])  # nothing is missing
         squashfs.pack(system, show, root, image, work)
@@ -303,12 +298,12 @@ def _modules(root: Path, chosen: dict[str, modules.Module], linux: Path) -> None
     (folder / "modules.alias").write_text(modules.aliases(chosen))
 
 
-def _python(library: Path, kind: _Kind, folders: list[Path], tree: Path, work: cache.Workspace) -> None:
+def _python(library: Path, kind: _Kind, code: Path, tree: Path, work: cache.Workspace) -> None:
     """The agent, and what it needs of Python's library, compiled by the Python that will run it."""
     work.run(
         [
             *(*loader.command(tree, _PYTHON), "-IS", freeze.__file__),
-            *(str(library), *map(str, folders), "--", kind.agent, *_FROZEN, "--", *kind.unused),
+            *(str(library), str(code), "--", kind.agent, *_FROZEN, "--", *kind.unused),
         ]
     )
 
