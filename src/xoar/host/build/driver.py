@@ -60,7 +60,7 @@ class Images:
 @dataclass(frozen=True)
 class _Kind:
     """A driver domain: Debian's packages and of these the programs that its agent runs; the module of Linux
-    that it is there for, and others that it can load; packages of Python, and modules that it can do without."""
+    that it is there for, and others that it can load; packages of Python, and modules it can do without."""
 
     name: str
     packages: tuple[str, ...]
