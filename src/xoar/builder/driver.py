@@ -28,17 +28,23 @@ def build(
 ) -> "dict[int, tuple[int, int]]":
     """Builds the domain and leaves it paused; (frame, port) of the link with each grant reference.
 
+    It starts with more than its memory, since Linux holds its initramfs twice while it unpacks it. The word
+    xoar.memory= tells it what to keep, and it can't take again what it has given back.
+
     `links`: (grant reference, server's domid) each. If this raises (OSError, BuildError, MemoryError), the
     domain may exist: destroy it.
     """
     executable = elf.parse(kernel)
-    where = pv.layout(executable, memory_kib, rootfs.size)
+    start_kib = memory_kib + (rootfs.size + 4095) // 4096 * 4
+    command_line += " xoar.memory=%d" % memory_kib
+    where = pv.layout(executable, start_kib, rootfs.size)
     control.create(domid, uuid, control.label_to_sid(label), 1, _GRANT_FRAMES, _MAP_FRAMES, pv=True)
-    control.limit_memory(domid, memory_kib + _SLACK_KIB)
+    control.limit_memory(domid, start_kib + _SLACK_KIB)
     xen_pv.use_native_tsc(domid)
-    total = memory_kib // 4
+    total = start_kib // 4
     frames = array("Q", bytes(8 * total))
     memory.populate(domid, 0, total, frames)
+    control.limit_memory(domid, memory_kib + _SLACK_KIB)
     ports = _connect(domid, where, frames, links)
     shared_info = xen_pv.shared_info_frame(domid)
 

@@ -8,6 +8,7 @@ from xoar.builder import library
 from xoar.host import apt, assembly, bundle, bzimage, disks, emulator, keeper, pci
 from xoar.host.build import driver, grub, guest
 from xoar.host.config import Config, Image, check_files
+from xoar.host.devices import BLKBACK
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter
 from xoar.host.state import Host, Record
@@ -59,7 +60,7 @@ def prepare(
     entries: list[bundle.Entry] = []
     for image in config.images.values():
         entries += image_entries(image, system, show)
-    if any(image.is_disk for image in config.images.values()):
+    if any(wanted.kind == BLKBACK for wanted in config.drivers.values()):
         entries.append(bundle.Entry("grub", library.KERNEL, grub.grub(system, show).read_bytes()))
     entries += driver_entries(config, system, show)
     drivers = tuple(config.drivers.values())
@@ -80,7 +81,7 @@ def prepare(
 def driver_entries(config: Config, system: apt.Apt, show: Reporter) -> list[bundle.Entry]:
     """The images of the kinds of driver domains that a configuration has."""
     entries = []
-    for kind in sorted({driver.kind for driver in config.drivers.values()}):
+    for kind in sorted({wanted.kind for wanted in config.drivers.values()}):
         files = _DRIVERS[kind](system, show)
         entries.append(bundle.Entry(kind, library.LINUX, files.kernel.read_bytes()))
         entries.append(bundle.Entry(kind, library.ROOTFS, files.rootfs.read_bytes()))
@@ -92,10 +93,8 @@ def emulated_devices(config: Config) -> list[pci.Device]:
     files = {found.driver: found for found in disks.disks(Host(config.host.name), config)}
     found = []
     for wanted in config.drivers.values():
-        paths = (
-            [str(files[wanted.name].data), str(files[wanted.name].exchange)] if wanted.name in files else []
-        )
-        found.append(pci.Device(wanted.name, wanted.model, *paths))
+        _, *paths = files.get(wanted.name, (wanted.name,))
+        found.append(pci.Device(wanted.name, wanted.model, *map(str, paths)))
     return found
 
 
