@@ -210,9 +210,15 @@ static void memory(void)
     NUMBER(XENMEM_resource_grant_table_id_shared);
     NUMBER(XENMAPSPACE_gmfn_foreign);
     NUMBER(XENMEM_memory_map);
+    NUMBER(XENMEM_set_memory_map);
     STRUCT("memory_map", struct xen_memory_map);
     FIELD(struct xen_memory_map, nr_entries);
     FIELD(struct xen_memory_map, buffer);
+    END();
+    STRUCT("foreign_memory_map", struct xen_foreign_memory_map);
+    FIELD(struct xen_foreign_memory_map, domid);
+    MEMBER(struct xen_foreign_memory_map, map.nr_entries, "nr_entries");
+    MEMBER(struct xen_foreign_memory_map, map.buffer, "buffer");
     END();
     STRUCT("memory_reservation", struct xen_memory_reservation);
     FIELD(struct xen_memory_reservation, extent_start);

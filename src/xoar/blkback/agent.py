@@ -20,6 +20,7 @@ from xoar.blkback.requests import Request, parse
 from xoar.blkback.volumes import Volume, Volumes
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.linux import DEVICE, Connection, connect
+from xoar.xenstore.paths import name_of, node_of
 
 _VBDS = "backend/vbd"
 _REQUESTS = "requests"
@@ -299,9 +300,9 @@ class Agent:
             status = None if self._failure else self._volumes.status(name)
             if status is None and self._job is not None and self._job.request.name == name:
                 continue  # on its way in or out
-            self._show(f"{_VOLUMES}/{name}", self._words(name, volume, status))
+            self._show(f"{_VOLUMES}/{node_of(name)}", self._words(name, volume, status))
         for path in [path for path in self._shown if path.startswith(f"{_VOLUMES}/")]:
-            if path[len(_VOLUMES) + 1 :] not in table:
+            if name_of(path[len(_VOLUMES) + 1 :]) not in table:
                 self._store.rm(path)
                 del self._shown[path]
 

@@ -3,7 +3,7 @@
 import nano
 from xoar.builder import construct, driver, start
 from xoar.messages.channel import Channel
-from xoar.xen import control, devices, events, grants
+from xoar.xen import control, devices, events, grants, memory
 from xoar.xen.ring import xenstore_rings
 
 TYPE_CHECKING = False
@@ -53,6 +53,7 @@ class Machine:
         construct.create(domid, uuid, self._guest_label, memory_kib, vcpus, _MAP_FRAMES)
         ports = construct.connect(domid, [(gref, server) for server, gref in self._links])
         construct.load(domid, kernel, ramdisk, command_line, memory_kib, vcpus)
+        memory.set_map(domid, start.memory_map(memory_kib))  # GRUB asks Xen instead of reading its start info
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
 
     def build_shard(
@@ -78,9 +79,9 @@ class Machine:
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
 
     def build_driver(
-        self, wanted: "Any", kernel: "Image", rootfs: "Image", memory: "list[tuple[int, int]]"
+        self, wanted: "Any", kernel: "Image", rootfs: "Image", bars: "list[tuple[int, int]]"
     ) -> "dict[int, tuple[int, int]]":
-        """Builds a driver domain and gives it its device, whose memory is `memory`, (address, size) each.
+        """Builds a driver domain and gives it its device, whose memory is `bars`, (address, size) each.
 
         Result and errors as those of `build`.
         """
@@ -94,7 +95,7 @@ class Machine:
             wanted.memory_kib,
             [(gref, server) for server, gref in self._links],
         )
-        for address, size in memory:
+        for address, size in bars:
             devices.permit_memory(wanted.domid, address, size)
         devices.assign(wanted.domid, wanted.bdf)
         return rings

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
             self, shard: Any, words: "list[str]", image: Image, links: "list[tuple[str, int, int]]"
         ) -> "dict[int, tuple[int, int]]": ...
         def build_driver(
-            self, driver: Any, kernel: Image, rootfs: Image, memory: "list[tuple[int, int]]"
+            self, driver: Any, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
         ) -> "dict[int, tuple[int, int]]": ...
         def open(self, domid: int, gref: int, port: int, name: str) -> Channel: ...
         def close(self, domid: int) -> None: ...
@@ -194,10 +194,10 @@ class Service:
 
     def _build_driver(self, driver: "Any") -> "dict[int, tuple[int, int]]":
         kernel, rootfs = [self._library.named(driver.image, kind) for kind in (LINUX, ROOTFS)]
-        memory = self._devices.memory_of(driver.name)
+        bars = self._devices.memory_of(driver.name)
         # PCIBack resets the device and claims it anew before it can be given to anybody again
         self._devices.forget(driver.name)
-        return self._machine.build_driver(driver, kernel, rootfs, memory)
+        return self._machine.build_driver(driver, kernel, rootfs, bars)
 
     def _introduce(
         self, domid: int, links: "dict[int, tuple[int, int]]", channel: "Channel", request: int

@@ -214,6 +214,8 @@ def read_network(table: Table, drivers: Mapping[str, Driver]) -> Network:
         entry.end()
     table.end()
     network = replace(network, forwards=tuple(forwards))
+    if "." in name:
+        table.fail(None, f"network {name}: a network's name has no dots")
     if fault := network_fault(network):
         table.fail(None, f"network {name}: {fault}")
     return network

@@ -144,7 +144,9 @@ def write(batch: "Batch", device: Device) -> None:
     else:
         identity = (("handle", "%d" % device.number), ("mac", mac_text(config.mac)))
         front = identity
-        back = identity + (("type", "vif"), ("network", config.network), ("address", config.address))
+        # xen-netback wants a script to be named, which NetBack's agent does without
+        back = identity + (("type", "vif"), ("script", "none"))
+        back += (("network", config.network), ("address", config.address))
         if config.rate_kib:
             back += (("rate", rate(config.rate_kib)),)
     for path, owner, reader in ((device.frontend, guest, driver), (device.backend, driver, guest)):

@@ -148,6 +148,8 @@ class Networks:
     def _judge(self, fields: "Any") -> "tuple[int, str]":
         """(error number, what is wrong) of a new network; (0, "") if nothing is."""
         driver = self._drivers.find(fields.driver)
+        if "." in fields.name:
+            return EINVAL, "network %s: a network's name has no dots" % fields.name
         if self.find(fields.name) is not None:
             return EEXIST, "there is a network %s already" % fields.name
         if len(self._networks) >= MAX_NETWORKS:

@@ -9,6 +9,7 @@ from xoar.toolstack.driver import BLKBACK
 from xoar.toolstack.records import domain_path
 from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
+from xoar.xenstore.paths import name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,11 +127,12 @@ class Volumes:
             if not words and untrusted_value is None:
                 known.clear()
             return
-        volume = service.volume(driver.name, words[0], untrusted_value)
+        name = name_of(words[0])
+        volume = service.volume(driver.name, name, untrusted_value)
         if volume is None:
-            known.pop(words[0], None)
-        elif words[0] in known or len(known) < MAX_VOLUMES:
-            known[words[0]] = volume
+            known.pop(name, None)
+        elif name in known or len(known) < MAX_VOLUMES:
+            known[name] = volume
 
     def _hear_pool(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
         pool = service.pool(driver.name, untrusted_value)

@@ -4,6 +4,7 @@ Needs `mmu adjust` and `mmu map_read map_write` on the other domain (FLASK) and 
 Layouts: xen/include/public/memory.h.
 """
 
+import struct
 from array import array
 
 import nano
@@ -51,6 +52,13 @@ def _populate(domid: int, start: int, count: int, order: int, machine_frames: "a
             for j in range(1 << order):
                 machine_frames[start + (i << order) + j] = extents[i] + j
     return done
+
+
+def set_map(domid: int, entries: "list[tuple[int, int, int]]") -> None:
+    """Sets the memory map that a domain gets when it asks Xen for one: (address, size, type as in E820)."""
+    table = b"".join([struct.pack("<QQI", *entry) for entry in entries])
+    request = abi.foreign_memory_map.new(domid=domid, nr_entries=len(entries), buffer=nano.address(table))
+    hypercall.memory_op("memory map of domain %d" % domid, abi.XENMEM_set_memory_map, request)
 
 
 class Window:

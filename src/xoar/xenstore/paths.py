@@ -42,6 +42,16 @@ def check(untrusted_path: bytes) -> None:
             raise Refused("EINVAL")
 
 
+def node_of(name: str) -> str:
+    """The node that a name of ours has: names may have dots, paths may not."""
+    return name.replace(".", "@")
+
+
+def name_of(node: str) -> str:
+    """The name behind a node."""
+    return node.replace("@", ".")
+
+
 def parent(path: bytes) -> bytes:
     """The path one level up; / is its own parent."""
     return path[: path.rfind(b"/")] or b"/"

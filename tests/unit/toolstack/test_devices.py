@@ -56,7 +56,8 @@ def test_the_nodes_are_libxls() -> None:
         },
         f"/local/domain/{NET}/backend/vif/{domid}/0": {
             "frontend": f"/local/domain/{domid}/device/vif/0", "frontend-id": str(domid), "online": "1",
-            "handle": "0", "mac": "00:16:3e:00:00:01", "type": "vif", "network": "lan", "address": "",
+            "handle": "0", "mac": "00:16:3e:00:00:01", "type": "vif", "script": "none", "network": "lan",
+            "address": "",
             "rate": "51200,50000",
         },
     }  # fmt: skip
