@@ -10,8 +10,7 @@ import signal
 import time
 from typing import NamedTuple
 
-from xoar.netback import lease, names
-from xoar.netback.arp import Listener
+from xoar.netback import arp, dhcp, lease, names
 from xoar.netback.declared import vif_name
 from xoar.netback.errors import ProgramFailed
 from xoar.netback.kernel import LinuxKernel
@@ -60,7 +59,10 @@ class Agent:
         self._store = store
         self._settings = settings
         self._kernel = LinuxKernel()
-        self._arp = Listener()
+        self._listeners = (
+            dhcp.Listener(),
+            arp.Listener(),
+        )  # what is used counts more than what was asked for
         self._rules = Rules()
         self._dnsmasq = Child("dnsmasq", settings.folder)
         self._udhcpc = Child("udhcpc", settings.folder, listen=True)
@@ -180,7 +182,8 @@ class Agent:
     def _hear(self) -> None:
         """Notes which addresses guests use."""
         vifs = {(port.bridge.name, port.vif.mac): port.vif.place for port in self._layout.ports.values()}
-        for sighting in self._arp.take():
+        heard = [sighting for listener in self._listeners for sighting in listener.take()]
+        for sighting in heard:
             place = vifs.get((sighting.interface, sighting.mac))
             if place is not None:
                 self._addresses[place] = sighting.address
