@@ -152,6 +152,12 @@ class HostUnderTest:
             self._typed(keys, _SWITCH_INPUT, "*** Serial input to DOM")
         return text
 
+    def domains_in_xen(self) -> dict[int, int]:
+        """Domid -> pages of each domain, from Xen's debug key q."""
+        text = self.debug_key("q", "Shared frames")
+        found = re.findall(r"General information for domain (\d+):.*?nr_pages=(\d+)", text, re.DOTALL)
+        return {int(domid): int(pages) for domid, pages in found if int(domid) < 0x7FF0}
+
     def _typed(self, keys: socket.socket, typed: bytes, answer: str) -> str:
         """Types into Xen's console and reads up to a whole line that has the answer."""
         keys.sendall(typed)

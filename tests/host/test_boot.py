@@ -15,13 +15,6 @@ from xoar.privilege import shardset
 CONTROL_PLANE_KIB = 128 << 10
 
 
-def domains_as_xen_prints_them(host: HostUnderTest) -> dict[int, int]:
-    """Domid -> pages of each domain, from Xen's debug key q."""
-    text = host.debug_key("q", "Shared frames")
-    found = re.findall(r"General information for domain (\d+):.*?nr_pages=(\d+)", text, re.DOTALL)
-    return {int(domid): int(pages) for domid, pages in found if int(domid) < 0x7FF0}
-
-
 def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) -> None:
     rows = host.json("ps")
     shards = (m for level in shardset.load_all().levels for m in level)
@@ -29,7 +22,8 @@ def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) ->
     assert [row["name"] for row in rows] == [m.name for m in lasting]
     assert [row["label"] for row in rows] == [m.label for m in lasting]
     assert all(
-        set(row) == {"id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s"} for row in rows
+        set(row) == {"id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s", "driver"}
+        for row in rows
     )
     assert all(row["kind"] == "shard" and row["id"] > 0 for row in rows)
 
@@ -38,7 +32,7 @@ def test_ps_agrees_with_xen_itself(host: HostUnderTest) -> None:
     host.create("one")
     told = {row["id"]: row["memory_kib"] for row in host.json("ps")}
     assert 0 not in told
-    assert {domid: pages * 4 for domid, pages in domains_as_xen_prints_them(host).items()} == told
+    assert {domid: pages * 4 for domid, pages in host.domains_in_xen().items()} == told
 
 
 def test_all_shards_together_fit_into_128_mib(host: HostUnderTest) -> None:

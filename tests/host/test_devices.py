@@ -1,0 +1,122 @@
+"""A guest as people have them: Debian from its own disk, on a network, under its own kernel.
+
+One host with one network card and one disk controller; the last test ends and starts it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import HostUnderTest, running
+
+_MOST_MEMORY_KIB = 320 << 10
+_LOOPBACK = "10.0.2.2"  # the operator's loopback, as guests of the emulated network see it
+
+CONFIG = """
+[host]
+memory = "4GiB"
+
+[drivers.net0]
+kind = "netback"
+
+[drivers.disk0]
+kind = "blkback"
+
+[networks.lan]
+driver = "net0"
+
+[images.debian-12]
+builtin = "debian-disk"
+
+[guests.web]
+image = "debian-12"
+nics = ["lan"]
+"""
+
+
+@pytest.fixture(scope="module")
+def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
+    with running("devices", CONFIG, logs) as host:
+        host.cli("up", timeout=600)
+        yield host
+
+
+def in_guest(host: HostUnderTest, command: str) -> str:
+    """What a command of the user prints in the guest; it has to succeed."""
+    return host.cli("ssh", "web", "--", command, timeout=300).strip()
+
+
+def test_a_guest_boots_its_own_kernel_from_its_own_disk(host: HostUnderTest) -> None:
+    assert "-cloud-amd64" in in_guest(host, "uname -r")
+    assert in_guest(host, "findmnt -no SOURCE /") == "/dev/xvda"
+    assert in_guest(host, "ls /boot/vmlinuz-$(uname -r)").startswith("/boot/")
+    assert "GRUB" in host.cli("logs", "web")
+
+
+def test_cloud_init_has_made_user_and_host_name(host: HostUnderTest) -> None:
+    assert in_guest(host, "cloud-init status --wait >/dev/null; hostname; whoami").split() == ["web", "xoar"]
+    assert in_guest(host, "sudo id -u") == "0"
+
+
+def test_the_guest_has_its_address_by_dhcp(host: HostUnderTest) -> None:
+    seen = re.search(r"10\.0\.2\.\d+", host.cli("guest", "show", "web"))
+    assert seen is not None
+    assert f" {seen[0]}/24 " in in_guest(host, "ip -4 addr show dev eth0 dynamic")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A file's address on the operator's loopback and its SHA-256."""
+    content = os.urandom(3_000_000)
+    (tmp_path / "package.deb").write_bytes(content)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://{_LOOPBACK}:{server.server_port}/package.deb"
+        yield address, hashlib.sha256(content).hexdigest()
+        server.shutdown()
+
+
+def test_apt_fetches_through_netback(host: HostUnderTest, served: tuple[str, str]) -> None:
+    address, digest = served
+    in_guest(host, f"/usr/lib/apt/apt-helper download-file {address} /tmp/package SHA256:{digest}")
+
+
+def test_no_domain_has_rights_over_devices_once_they_serve(host: HostUnderTest) -> None:
+    rows = {row["name"]: row for row in host.json("ps")}
+    assert set(rows) == {"xenstore", "console", "builder", "toolstack", "net0", "disk0", "web"}
+    assert "pciback" not in rows
+    assert [rows[name]["driver"]["device"] for name in ("net0", "disk0")] == ["0000:01:00.0", "0000:02:00.0"]
+    assert all(rows[name]["driver"]["state"] == "ready" for name in ("net0", "disk0"))
+    assert sorted(host.domains_in_xen()) == sorted(row["id"] for row in rows.values())
+
+
+def test_all_shards_take_at_most_320_mib(host: HostUnderTest) -> None:
+    shards = [row for row in host.json("ps") if row["name"] != "web"]
+    assert sum(row["memory_kib"] for row in shards) <= _MOST_MEMORY_KIB
+
+
+def test_no_right_was_denied_on_the_way(host: HostUnderTest) -> None:
+    shards = r"(xenstore|console|builder|toolstack|pciback|netback|blkback)_t"
+    assert not re.findall(rf"avc: *denied .*scontext=system_u:system_r:{shards}.*", host.log_since(0))
+
+
+def test_a_disk_outlives_the_host(host: HostUnderTest) -> None:
+    in_guest(host, "echo kept > kept && sync")
+    host.cli("down")
+    host.cli("up", timeout=600)
+    assert in_guest(host, "cat kept") == "kept"
