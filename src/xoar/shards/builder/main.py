@@ -64,15 +64,16 @@ def main() -> None:
     while True:
         if exceptions in ports:
             guard.call(service.domains_changed)
-        for server, channel in servers.items():
-            for message in channel.receive():
-                guard.call(service.answered, server, message)
-            channel.flush()
         for client, channel in list(clients.items()):
             channel.flush()
             if not channel.congested:
                 for message in channel.receive():
                     service.handle(client, message)
+        # after the requests, which may take seconds: answers that came meanwhile are in time
+        for server, channel in servers.items():
+            for message in channel.receive():
+                guard.call(service.answered, server, message)
+            channel.flush()
         deadline = guard.call(service.expire)
         more = [channel for channel in clients.values() if channel.more and not channel.congested]
         ports = events.wait(events.now() if more else deadline)
