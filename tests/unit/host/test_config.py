@@ -207,3 +207,8 @@ def test_any_text_is_accepted_or_refused_as_a_configuration(text: str) -> None:
         config.parse(text, FILE)
     except ConfigError as error:
         assert error.line >= 1
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_examples_can_be_read(path: Path) -> None:
+    assert config.load(path).guests
