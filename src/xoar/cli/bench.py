@@ -56,31 +56,56 @@ def create(
     _report(create.run, runs, json)
 
 
+@app.command()
+def devices(
+    rounds: Annotated[int, typer.Option(min=1, help="Boots of each host, in turn.")] = 1,
+    json: options.Json = False,
+) -> None:
+    """Network, disk, both at once, CPU and boot of a Debian guest with its own disk.
+
+    Examples:
+
+    - `xoar bench devices`
+    - `xoar bench devices --rounds 3 --json`
+    """
+    from xoar.host.bench import devices, report
+    from xoar.host.progress import Reporter
+
+    show = Reporter()
+    both = devices.prepare(show)
+    machine = report.this_machine() | both.facts()
+    _print(report.Report(devices.run(both, rounds, show), machine), json)
+
+
 def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
-    from xoar.cli import output
     from xoar.host.bench import pair, report
     from xoar.host.progress import Reporter
 
     show = Reporter()
     both = pair.prepare(show)
     machine = report.this_machine() | both.facts()
-    made = report.Report(measure(both, runs, show), machine)
-    if json:
-        output.print_json(made.as_dict())
-    else:
-        _show(made)
+    _print(report.Report(measure(both, runs, show), machine), json)
 
 
-def _show(made: Report) -> None:
+def _print(made: Report, json: bool) -> None:
     from xoar.cli import output
     from xoar.host.bench.report import spread
 
-    columns = ("median (range)", "xoar", "stock", "xoar / stock", "times as fast")
+    if json:
+        output.print_json(made.as_dict())
+        return
+    columns = ("median (range)", "xoar", "stock", "xoar / stock", "times as good")
     rows = [
-        (row.what, spread(row.xoar), spread(row.stock), f"{row.ratio:.2f}", f"{1 / row.ratio:.1f}")
+        (
+            row.what,
+            spread(row.xoar, row.unit),
+            spread(row.stock, row.unit),
+            f"{row.ratio:.2f}",
+            f"{row.times_as_good:.2f}",
+        )
         for row in made.rows
     ]
     output.print_table(columns, rows, right=columns[1:])
     print()
     output.print_facts(made.machine.items())
-    print("\nThe times are those of this machine and this run; the ratios are what the run shows.")
+    print("\nThe figures are those of this machine and this run; the ratios are what the run shows.")

@@ -10,6 +10,7 @@ from xoar.host.client import Client, Stream
 from xoar.host.emulator import Launch
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter
+from xoar.host.state import Host
 
 _LOGIN = "login:"
 # Xen says this before and after it unpacks domain 0's kernel
@@ -42,11 +43,12 @@ def boot_xoar(launch: Launch) -> float:
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, CONFIG, GUEST)
-            _read_until_login(client.log(domid, follow=True))
+            read_until_login(client.log(domid, follow=True))
             return hosts.now() - started
 
 
-def _read_until_login(stream: Stream) -> None:
+def read_until_login(stream: Stream) -> None:
+    """Waits for the login in a guest's log. Raises HostError."""
     seen = b""
     while _LOGIN.encode() not in seen:
         data = stream.read(hosts.LONG)
@@ -58,7 +60,12 @@ def _read_until_login(stream: Stream) -> None:
 def boot_stock(launch: Launch) -> tuple[float, float]:
     """Seconds to the login, and how many of them Xen took to unpack domain 0's kernel."""
     with hosts.running(STOCK, launch) as (host, started):
-        log = hosts.Log(host)
-        unpacking = log.until(_UNPACKING)
-        unpacked = log.until(_UNPACKED)
-        return log.until(_LOGIN) - started, unpacked - unpacking
+        return stock_login(host, started)
+
+
+def stock_login(host: Host, started: float) -> tuple[float, float]:
+    """The same for a stock host that was started then (`hosts.now`)."""
+    log = hosts.Log(host)
+    unpacking = log.until(_UNPACKING)
+    unpacked = log.until(_UNPACKED)
+    return log.until(_LOGIN) - started, unpacked - unpacking

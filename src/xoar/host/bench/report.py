@@ -12,40 +12,52 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: seconds of every run, in order. Neither list is empty."""
+    """One comparison: the figures of every run, in order, in `unit`. Neither list is empty."""
 
     what: str
     xoar: list[float]
     stock: list[float]
+    unit: str = "s"
+    more_is_better: bool = False
 
     @property
     def ratio(self) -> float:
-        """Median of Xoar over median of stock: below 1 Xoar is faster."""
+        """Median of Xoar over median of stock."""
         return statistics.median(self.xoar) / statistics.median(self.stock)
+
+    @property
+    def times_as_good(self) -> float:
+        """Above 1 Xoar is better."""
+        return self.ratio if self.more_is_better else 1 / self.ratio
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "what": self.what,
+            "unit": self.unit,
             "xoar": _series(self.xoar),
             "stock": _series(self.stock),
             "ratio": round(self.ratio, 3),
-            "times_as_fast": round(1 / self.ratio, 2),
+            "times_as_good": round(self.times_as_good, 2),
         }
 
 
-def _series(seconds: list[float]) -> dict[str, object]:
+def _series(values: list[float]) -> dict[str, object]:
     return {
-        "median_s": round(statistics.median(seconds), 3),
-        "min_s": round(min(seconds), 3),
-        "max_s": round(max(seconds), 3),
-        "runs_s": [round(value, 3) for value in seconds],
+        "median": round(statistics.median(values), 3),
+        "min": round(min(values), 3),
+        "max": round(max(values), 3),
+        "runs": [round(value, 3) for value in values],
     }
 
 
-def spread(seconds: list[float]) -> str:
+def spread(values: list[float], unit: str = "s") -> str:
     """Median and range as people read them."""
-    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+    digits = 2 if statistics.median(values) < 100 else 0
+    median, least, most = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{median} {unit} ({least} to {most})" if len(values) > 1 else f"{median} {unit}"
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xoar.host import apt, cache, cpio, emulator
-from xoar.host.build import guest
+from xoar.host import apt, cache, cpio, emulator, pci
+from xoar.host.build import guest, modules
 from xoar.host.config import Config, Guest
 from xoar.host.progress import Reporter
 
@@ -36,9 +37,8 @@ _LOADED_LATE = "libgcc_s.so.1"  # glibc opens it when xl ends a thread
 
 _APPLETS = "sh cat echo insmod mkdir mount sleep"
 
-# `creates=N` on the kernel's command line: N guests one after the other; else one, whose console is shown.
-# A console's pty is read and not xenconsoled's log, which `tail -f` would look at once a second.
-_INIT = """#!/bin/sh
+# What domain 0 does first, with `modules` loaded: up to where `xl` works.
+START = """#!/bin/sh
 export PATH=/usr/lib/xen-4.17/bin:/usr/bin:/bin
 fail() { echo "bench: failed: $*"; sleep 1000000; }
 mount -t proc proc /proc
@@ -47,7 +47,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /run
-for module in MODULES; do insmod /lib/modules/$module.ko 2>/dev/null; done
+while read -r module; do insmod /lib/modules/$module 2>/dev/null; done </lib/modules/order
 mount -t xenfs xenfs /proc/xen || fail "this kernel is no domain 0"
 mkdir -p /run/xen /run/lock /run/xenstored
 
@@ -55,7 +55,19 @@ XENSTORED_ROOTDIR=/run/xenstored oxenstored --pid-file /run/xenstore.pid || fail
 until xenstore-read -s / >/dev/null 2>&1; do sleep 0.05; done
 xen-init-dom0 >/dev/null || fail xen-init-dom0
 xenconsoled --pid-file /run/xenconsoled.pid || fail xenconsoled
+"""
 
+# A console's pty is read and not xenconsoled's log, which `tail -f` would look at once a second.
+SHOW = """
+xl create /etc/xen/guest.cfg >/dev/null || fail "xl create"
+until tty=$(xenstore-read /local/domain/$(xl domid NAME)/console/tty 2>/dev/null); do sleep 0.05; done
+exec cat $tty
+"""
+
+# `creates=N` on the kernel's command line: N guests one after the other; else one, whose console is shown.
+_INIT = (
+    START
+    + """
 for word in $(cat /proc/cmdline); do
     case $word in creates=*) creates=${word#creates=} ;; esac
 done
@@ -69,13 +81,10 @@ while [ $number -lt ${creates:-0} ]; do
     xl destroy NAME || fail "xl destroy"
     while xl domid NAME >/dev/null 2>&1; do sleep 0.05; done
 done
-if [ -z "$creates" ]; then
-    xl create /etc/xen/guest.cfg >/dev/null || fail "xl create"
-    until tty=$(xenstore-read /local/domain/$(xl domid NAME)/console/tty 2>/dev/null); do sleep 0.05; done
-    exec cat $tty
-fi
-sleep 1000000
+[ -z "$creates" ] || sleep 1000000
 """
+    + SHOW
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,8 @@ class Stock:
     xen_version: str
     kernel_version: str
 
-    def launch(self, config: Config, creates: int = 0) -> emulator.Launch:
-        """The start of a host on the machine of `config`.
+    def launch(self, config: Config, creates: int = 0, devices: Iterable[pci.Device] = ()) -> emulator.Launch:
+        """The start of a host on the machine of `config`, with these devices.
 
         With `creates` domain 0 creates and destroys the guest so often and says when; else it creates it once
         and shows its console.
@@ -105,6 +114,7 @@ class Stock:
                 xen_arguments=f"dom0=pv dom0_mem={MEMORY_MIB}M,max:{MEMORY_MIB}M",
                 memory_mib=config.host.memory_mib,
                 cpus=config.host.cpus,
+                devices=list(devices),
             ),
             self.qemu,
             self.xen_version,
@@ -116,35 +126,45 @@ def build(
     system: apt.Apt, show: Reporter, images: guest.Images, config: Config, wanted: Guest, pause: int
 ) -> Stock:
     """The stock host for a guest that boots `images`; `pause` is its rest before each create, seconds."""
-    debian = _debian(system, show)
-    xen_version, kernel_version = (debian / "versions").read_text().split()
-    program = guest.busybox(system, show)
-    settings = _guest_settings(config, wanted)
-    init = _INIT.replace("MODULES", " ".join(_MODULES)).replace("NAME", wanted.name)
-    init = init.replace("PAUSE", str(pause))
+    init = _INIT.replace("NAME", wanted.name).replace("PAUSE", str(pause))
+    entries = [
+        cpio.file("etc/xen/guest.cfg", _guest_settings(config, wanted).encode()),
+        cpio.file("boot/vmlinux", images.kernel.read_bytes()),
+        cpio.file("boot/initramfs", images.initramfs.read_bytes()),
+    ]
+    return assemble(system, show, debian(system, show), init, entries)
 
-    def recipe(work: cache.Workspace) -> None:
-        entries = [
+
+def assemble(
+    system: apt.Apt, show: Reporter, found: Path, init: str, entries: Iterable[cpio.Entry], applets: str = ""
+) -> Stock:
+    """A stock host made of what `debian` has `found`; domain 0 gets a script, and more files and applets of
+    busybox."""
+    program = guest.busybox(system, show)
+    image = cpio.archive(
+        [
             *(cpio.directory(path) for path in ("proc", "sys", "dev", "run", "var/lib/xen", "var/log/xen")),
             cpio.directory("tmp", 0o1777),
             cpio.symlink("var/run", "/run"),
             cpio.symlink("var/lock", "/run/lock"),
             cpio.character_device("dev/console", 5, 1),  # the kernel opens it before /dev is mounted
             cpio.file("bin/busybox", program.read_bytes(), 0o755),
-            *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS.split()),
+            *(cpio.symlink(f"bin/{name}", "busybox") for name in f"{_APPLETS} {applets}".split()),
             cpio.file("init", init.encode(), 0o755),
-            cpio.file("etc/xen/guest.cfg", settings.encode()),
-            cpio.file("boot/vmlinux", images.kernel.read_bytes()),
-            cpio.file("boot/initramfs", images.initramfs.read_bytes()),
-            *_files(debian / "root"),
+            *entries,
+            *_files(found / "root"),
         ]
-        (work.result / "initramfs").write_bytes(cpio.archive(entries))
+    )
 
-    key = cache.key(init, settings, program, images.kernel, images.initramfs, debian.name)
-    packed = cache.build("stock-dom0", key, recipe, show, title="packing the stock host's domain 0")
+    def recipe(work: cache.Workspace) -> None:
+        (work.result / "initramfs").write_bytes(image)
+
+    title = "packing the stock host's domain 0"
+    packed = cache.build("stock-dom0", cache.key(image), recipe, show, title=title)
+    xen_version, kernel_version = (found / "versions").read_text().split()
     return Stock(
-        debian / "xen",
-        debian / "vmlinuz",
+        found / "xen",
+        found / "vmlinuz",
         packed / "initramfs",
         emulator.find(system, show),
         xen_version,
@@ -169,8 +189,20 @@ def _files(folder: Path) -> list[cpio.Entry]:
     ]
 
 
-def _debian(system: apt.Apt, show: Reporter) -> Path:
-    """A folder with Debian's `xen` (an ELF), `vmlinuz`, `versions` of both, and domain 0's `root/`."""
+def debian(
+    system: apt.Apt,
+    show: Reporter,
+    packages: Iterable[str] = (),
+    programs: Iterable[str] = (),
+    drivers: Iterable[str] = (),
+) -> Path:
+    """A folder with Debian's `xen` (an ELF), `vmlinuz`, `versions` of both, and domain 0's `root/`.
+
+    Domain 0 has these programs, of these packages, and these modules of its kernel, besides what `xl` needs.
+    """
+    wanted = (_TOOLS, "xenstore-utils", *packages)
+    copied = (*_PROGRAMS, *programs)
+    loaded = (*_MODULES, *drivers)
 
     def recipe(work: cache.Workspace) -> None:
         debs, tree, result = work.scratch / "debs", work.scratch / "tree", work.result / "root"
@@ -178,25 +210,35 @@ def _debian(system: apt.Apt, show: Reporter) -> Path:
         kernel = system.depends(_KERNEL).split()[0]  # the meta package names the kernel of the day
         system.download([kernel, _HYPERVISOR], debs)
         versions = [apt.version_of(next(debs.glob(f"{package}_*"))) for package in (_HYPERVISOR, kernel)]
-        system.download_with_dependencies([_TOOLS, "xenstore-utils"], debs)
+        system.download_with_dependencies(list(wanted), debs)
         apt.unpack(debs, tree, work.log)
         (work.result / "versions").write_text(" ".join(versions))
         (hypervisor,) = tree.glob("boot/xen-*.gz")  # QEMU starts ELF files only
         (work.result / "xen").write_bytes(gzip.decompress(hypervisor.read_bytes()))
         (image,) = tree.glob("boot/vmlinuz-*")
         shutil.copyfile(image, work.result / "vmlinuz")
-        for name in (*_PROGRAMS, *_SETTINGS):
+        for name in (*copied, *_SETTINGS):
             _copy(tree / name, result / name)
-        for name in _MODULES:
-            (module,) = tree.rglob(f"{name}.ko")
+        order = _loading_order(loaded, tree)
+        for module in order:
             _copy(module, result / "lib/modules" / module.name)
+        (result / "lib/modules/order").write_text("".join(f"{module.name}\n" for module in order))
         (late,) = tree.rglob(_LOADED_LATE)
-        for library in guest.libraries([*(tree / name for name in _PROGRAMS), late], tree):
+        for library in guest.libraries([*(tree / name for name in copied), late], tree):
             place = "lib64" if library.name.startswith("ld-") else "lib"
             _copy(library, result / place / library.name)
 
-    name = cache.key("stock 2", apt.BINARY_SUITE, repr((_PROGRAMS, _SETTINGS, _MODULES)))
+    name = cache.key("stock 3", apt.BINARY_SUITE, repr((wanted, copied, _SETTINGS, loaded)))
     return cache.build("stock", name, recipe, show, title="preparing stock Debian Xen")
+
+
+def _loading_order(names: Iterable[str], tree: Path) -> list[Path]:
+    """The files of these modules, in that order, each after what it needs."""
+    chosen = modules.select(names, {modules.plain(path.stem): path for path in tree.rglob("*.ko")})
+    order: dict[Path, None] = {}
+    for name in names:
+        order |= dict.fromkeys(modules.order(modules.plain(name), chosen))
+    return list(order)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,0 +1,125 @@
+"""`xoar bench devices`: a Debian guest with a network interface and disks, on both kinds of host.
+
+Each round boots a Xoar host, puts its guest through all workloads, ends it, and does the same with the stock
+host, on the same emulated machine and on identical copies of the data disk.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from xoar.host import apt, guests, keeper, up
+from xoar.host.bench import boot, hosts, prepared, stock, stock_devices, workloads
+from xoar.host.bench.guest_link import Agent, Listener
+from xoar.host.bench.pair import STOCK, XOAR
+from xoar.host.bench.report import Row
+from xoar.host.client import Client
+from xoar.host.emulator import Launch
+from xoar.host.progress import Reporter, Step
+from xoar.host.state import Host
+
+LOGIN = "emulator's start to the guest's login"
+LOGIN_UNPACKED = "the same, stock without unpacking domain 0's kernel"
+NETWORK = "emulator's start to the guest's first connection"
+MEMORY = "memory of the control plane and drivers"
+
+Figures = dict[str, list[float]]
+"""By a row's name, of every run."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both hosts, ready to start."""
+
+    xoar: Launch
+    stock: Launch
+    guest: prepared.Prepared
+    iperf3: list[str]
+    stock_kernel: str
+
+    def facts(self) -> dict[str, str]:
+        """What is compared, in words."""
+        machine, guest = self.xoar.machine, prepared.GUEST
+        models = ", ".join(f"{device.model}" for device in machine.devices)
+        return {
+            "emulator": f"QEMU {self.xoar.qemu.version}, software emulation (TCG), {machine.cpus} CPUs, "
+            f"{machine.memory_mib} MiB, {models} behind an IOMMU",
+            "xoar": f"Xen {self.xoar.xen_version}; a NetBack and a BlkBack",
+            "stock": f"Xen {self.stock.xen_version}, domain 0: Linux {self.stock_kernel}, "
+            f"{stock.MEMORY_MIB} MiB, a bridge, volumes of the same thin pool of LVM",
+            "guest": f"Debian 12 from its own disk, PVH, {guest.vcpus} vCPU, {guest.memory_kib >> 10} MiB",
+        }
+
+
+def prepare(show: Reporter) -> Pair:
+    """Builds what is not in the cache. Raises HostError."""
+    system = apt.Apt(show)
+    guest = prepared.prepare(XOAR, system, show)
+    xoar = up.prepare(guest.config, show)
+    other = stock_devices.build(guest, system, show)
+    stocks = other.launch(guest.config, devices=up.emulated_devices(guest.config.for_host(STOCK)))
+    return Pair(xoar, stocks, guest, workloads.iperf3(system, show), other.kernel_version)
+
+
+def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
+    """`rounds` boots of each host, in turn, each with all workloads. Raises HostError."""
+    xoar: Figures = defaultdict(list)
+    other: Figures = defaultdict(list)
+    try:
+        with show.step("measuring both hosts in turn", 2 * rounds * (len(workloads.ALL) + 1)) as step:
+            for _ in range(rounds):
+                _xoar(pair, xoar, step)
+                _stock(pair, other, step)
+    finally:
+        for name in (XOAR, STOCK):
+            Host(name).stop(erase=True)
+    rows = [Row(name, xoar[name], other[name]) for name in (LOGIN, LOGIN_UNPACKED, NETWORK)]
+    rows += [
+        Row(load.name, xoar[load.name], other[load.name], load.unit, load.more_is_better)
+        for load in workloads.ALL
+    ]
+    return [*rows, Row(MEMORY, xoar[MEMORY], other[MEMORY], "MiB")]
+
+
+def _xoar(pair: Pair, figures: Figures, step: Step) -> None:
+    config = pair.guest.config
+    pair.guest.copy_for(Host(XOAR))
+    with Listener() as listener, hosts.running(XOAR, pair.xoar) as (host, started):
+        keeper.wait_running(host, up.START_TIMEOUT)
+        with Client.connect(host.name) as client:
+            domid = guests.create(client, config, prepared.GUEST)
+            boot.read_until_login(client.log(domid, follow=True))
+            login = hosts.now() - started
+        figures[LOGIN].append(login)
+        figures[LOGIN_UNPACKED].append(login)
+        guest = _called(listener, started, figures, step)
+        with Client.connect(host.name) as client:
+            used = [entry.memory_kib for entry in client.objects() if entry.id != domid]
+        figures[MEMORY].append(sum(used) / 1024)
+        _workloads(guest, pair.iperf3, figures, step)
+
+
+def _stock(pair: Pair, figures: Figures, step: Step) -> None:
+    pair.guest.copy_for(Host(STOCK))
+    with Listener() as listener, hosts.running(STOCK, pair.stock) as (host, started):
+        login, unpacking = boot.stock_login(host, started)
+        figures[LOGIN].append(login)
+        figures[LOGIN_UNPACKED].append(login - unpacking)
+        guest = _called(listener, started, figures, step)
+        figures[MEMORY].append(stock.MEMORY_MIB)
+        _workloads(guest, pair.iperf3, figures, step)
+
+
+def _called(listener: Listener, started: float, figures: Figures, step: Step) -> Agent:
+    guest, when = listener.wait(hosts.LONG)
+    figures[NETWORK].append(when - started)
+    step.advance()
+    return guest
+
+
+def _workloads(guest: Agent, iperf3: list[str], figures: Figures, step: Step) -> None:
+    guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
+    for load in workloads.ALL:
+        figures[load.name].append(load.measure(guest, iperf3))
+        step.advance()
