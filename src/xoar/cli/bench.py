@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +60,10 @@ def create(
 @app.command()
 def devices(
     rounds: Annotated[int, typer.Option(min=1, help="Boots of each host, in turn.")] = 1,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write devices.json, devices.md and devices.svg there."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Network, disk, both at once, CPU and boot of a Debian guest with its own disk.
@@ -66,15 +71,18 @@ def devices(
     Examples:
 
     - `xoar bench devices`
-    - `xoar bench devices --rounds 3 --json`
+    - `xoar bench devices --rounds 3 --save docs/bench`
     """
-    from xoar.host.bench import devices, report
+    from xoar.host.bench import devices, report, saved
     from xoar.host.progress import Reporter
 
     show = Reporter()
     both = devices.prepare(show)
     machine = report.this_machine() | both.facts()
-    _print(report.Report(devices.run(both, rounds, show), machine), json)
+    made = report.Report(devices.run(both, rounds, show), machine)
+    _print(made, json)
+    if save is not None:
+        saved.save(made, save, "devices", f"xoar bench devices --rounds {rounds}")
 
 
 def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
@@ -89,22 +97,13 @@ def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json
 
 def _print(made: Report, json: bool) -> None:
     from xoar.cli import output
-    from xoar.host.bench.report import spread
+    from xoar.host.bench import saved
 
     if json:
         output.print_json(made.as_dict())
         return
     columns = ("median (range)", "xoar", "stock", "xoar / stock", "times as good")
-    rows = [
-        (
-            row.what,
-            spread(row.xoar, row.unit),
-            spread(row.stock, row.unit),
-            f"{row.ratio:.2f}",
-            f"{row.times_as_good:.2f}",
-        )
-        for row in made.rows
-    ]
+    rows = [saved.cells(row) for row in made.rows]
     output.print_table(columns, rows, right=columns[1:])
     print()
     output.print_facts(made.machine.items())

@@ -39,7 +39,7 @@ _APPLETS = "sh cat echo insmod mkdir mount sleep"
 
 # What domain 0 does first, with `modules` loaded: up to where `xl` works.
 START = """#!/bin/sh
-export PATH=/usr/lib/xen-4.17/bin:/usr/bin:/bin
+export PATH=/usr/lib/xen-4.17/bin:/usr/bin:/bin:/sbin
 fail() { echo "bench: failed: $*"; sleep 1000000; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
