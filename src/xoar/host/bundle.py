@@ -85,5 +85,8 @@ def _driver_lines(driver: PlannedDriver) -> Iterable[str]:
     fixed = f"{driver.domid} {driver.memory_kib} {manifest.vcpus} {manifest.label} {manifest.name}"
     yield f"driver {driver.name} {manifest.name} {fixed} {driver.bdf}"
     yield f"word {manifest.parent} driver={driver.name}:{manifest.name}:{driver.domid}:{driver.bdf}"
+    for use in manifest.uses:
+        if use.role:
+            yield f"word {use.server} {use.role}={driver.domid}"
     for server in frontend_servers(manifest, "pci"):
         yield f"word {server} device={driver.name}:{driver.domid}:{driver.bdf}"

@@ -305,7 +305,7 @@ def _uses(table: _Table) -> tuple[Use, ...]:
         if not _NAME.fullmatch(server):
             inner.fail(None, f'"{server}" is not a shard\'s name')
         link = inner.word("link", "introduce") if "link" in inner else server
-        role = inner.choice("role", ("manager",)) if "role" in inner else None
+        role = inner.choice("role", ("manager", "backend")) if "role" in inner else None
         late = bool(inner.take("late", bool, "true"))
         inner.end()
         uses.append(Use(server, link, role, late, line))

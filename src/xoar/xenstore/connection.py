@@ -98,7 +98,8 @@ class Connection:
 
     def charge(self, amount: int) -> None:
         """Accounts for memory that watches and transactions take. Raises Refused(ENOSPC) beyond the quota."""
-        if not self.privileged and self._buffers + amount > self._server.limits["buffers"]:
+        most = self._server.limits["buffers"] * self._server.domains.share(self.domid)
+        if not self.privileged and self._buffers + amount > most:
             raise Refused("ENOSPC")
         self._buffers += amount
 

@@ -143,8 +143,8 @@ class Contents(View):
             nodes, memory = growth[domid]
             if domid in self.domains.managers or domid == STORE:
                 continue
-            account = self.domains.account(domid)
-            if nodes > 0 and account.nodes + nodes > self.limits["nodes"]:
+            account, share = self.domains.account(domid), self.domains.share(domid)
+            if nodes > 0 and account.nodes + nodes > self.limits["nodes"] * share:
                 raise Refused("ENOSPC")
-            if memory > 0 and account.memory + memory > self.limits["memory"]:
+            if memory > 0 and account.memory + memory > self.limits["memory"] * share:
                 raise Refused("ENOSPC")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 _FULL = READ_ACCESS | WRITE_ACCESS | OWNER_ACCESS
 
 
+_BACKEND_SHARE = 16
+
+
 class Account:
     """What a domain owns."""
 
@@ -21,13 +24,17 @@ class Account:
 
 class Domains:
     """Domains by domid. `managers` may do everything; a domain with a target may do all that it may.
+    `backends` serve devices of guests, and have higher quotas for that.
 
     A domain exists from `add` to `remove`. With `any_exists` (a server without Xen under it) every domid
     is taken to exist.
     """
 
-    def __init__(self, managers: "set[int]", any_exists: bool = False) -> None:
+    def __init__(
+        self, managers: "set[int]", any_exists: bool = False, backends: "frozenset[int]" = frozenset()
+    ) -> None:
         self.managers = managers
+        self._backends = backends
         self.accounts: "dict[int, Account]" = {0: Account()}
         self._targets: "dict[int, int]" = {}
         self._any_exists = any_exists
@@ -44,6 +51,10 @@ class Domains:
         self._targets.pop(domid, None)
         for claimant in [key for key in self._targets if self._targets[key] == domid]:
             del self._targets[claimant]
+
+    def share(self, domid: int) -> int:
+        """How many domains' quotas (of what grows with the number of devices) a domain has."""
+        return _BACKEND_SHARE if domid in self._backends else 1
 
     def exists(self, domid: int) -> bool:
         """Whether permissions that name this domain mean anything."""

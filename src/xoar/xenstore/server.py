@@ -195,7 +195,8 @@ class Server:
             raise Refused("EINVAL")
         if self._watch_of(connection, path, words[1]) is not None:
             raise Refused("EEXIST")
-        if not connection.privileged and len(connection.watches) >= self.limits["watches"]:
+        most = self.limits["watches"] * self.domains.share(connection.domid)
+        if not connection.privileged and len(connection.watches) >= most:
             raise Refused("E2BIG")
         watch = Watch(connection, path, words[1], words[0][:1] not in b"/@", depth)
         connection.charge(watch.cost)

@@ -51,7 +51,8 @@ def builder_channel(client: "Client") -> "tuple[int, Channel]":
 
 def main() -> None:
     """Serves for ever."""
-    store = Store(Transport, {int(domid) for domid in boot.settings("manager")})
+    managers, backends = [[int(domid) for domid in boot.settings(role)] for role in ("manager", "backend")]
+    store = Store(Transport, set(managers), backends=frozenset(backends))
     channels: "dict[int, Channel]" = {}
     for client in boot.clients():
         if client.link == "xenstore":

@@ -67,7 +67,7 @@ class _NoIntroductions(Host):
 
 class Store:
     """`connect(domid, gref, port)` maps a XenStore ring and binds its event channel, or raises OSError;
-    `managers` are the domids that may do everything; `report` takes lines for Xen's console.
+    `managers` are the domids that may do everything, `backends` those with more nodes and watches; `report` takes lines for Xen's console.
     """
 
     def __init__(
@@ -75,8 +75,9 @@ class Store:
         connect: "Callable[[int, int, int], Transport]",
         managers: "set[int]",
         report: "Callable[[str], None]" = print,
+        backends: "frozenset[int]" = frozenset(),
     ) -> None:
-        self.server = Server(Domains(managers), quotas(**LIMITS), _NoIntroductions(report))
+        self.server = Server(Domains(managers, False, backends), quotas(**LIMITS), _NoIntroductions(report))
         self._connect = connect
         self._report = report
         self._clients: "dict[int, _Client]" = {}
