@@ -7,6 +7,8 @@ host, on the same emulated machine and on identical copies of the data disk.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xoar.host import apt, guests, keeper, up
@@ -72,8 +74,9 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
                 _xoar(pair, xoar, step)
                 _stock(pair, other, step)
     finally:
-        for name in (XOAR, STOCK):
-            Host(name).stop(erase=True)
+        for host in map(Host, (XOAR, STOCK)):
+            if host.alive() is None:  # else it is another benchmark's
+                host.stop(erase=True)
     rows = [Row(name, xoar[name], other[name]) for name in (LOGIN, LOGIN_UNPACKED, NETWORK)]
     rows += [
         Row(load.name, xoar[load.name], other[load.name], load.unit, load.more_is_better)
@@ -84,8 +87,7 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
 
 def _xoar(pair: Pair, figures: Figures, step: Step) -> None:
     config = pair.guest.config
-    pair.guest.copy_for(Host(XOAR))
-    with Listener() as listener, hosts.running(XOAR, pair.xoar) as (host, started):
+    with _started(XOAR, pair.xoar, pair.guest) as (host, started, listener):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, config, prepared.GUEST)
@@ -101,14 +103,22 @@ def _xoar(pair: Pair, figures: Figures, step: Step) -> None:
 
 
 def _stock(pair: Pair, figures: Figures, step: Step) -> None:
-    pair.guest.copy_for(Host(STOCK))
-    with Listener() as listener, hosts.running(STOCK, pair.stock) as (host, started):
+    with _started(STOCK, pair.stock, pair.guest) as (host, started, listener):
         login, unpacking = boot.stock_login(host, started)
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login - unpacking)
         guest = _called(listener, started, figures, step)
         figures[MEMORY].append(stock.MEMORY_MIB)
         _workloads(guest, pair.iperf3, figures, step)
+
+
+@contextmanager
+def _started(name: str, launch: Launch, guest: prepared.Prepared) -> Iterator[tuple[Host, float, Listener]]:
+    """A host with its own copy of the disk, when its emulator started, and who waits for its guest's call."""
+    with Listener() as listener:  # its port keeps another benchmark from taking the disk away
+        guest.copy_for(Host(name))
+        with hosts.running(name, launch) as (host, started):
+            yield host, started, listener
 
 
 def _called(listener: Listener, started: float, figures: Figures, step: Step) -> Agent:

@@ -50,11 +50,7 @@ class Prepared:
 
     def copy_for(self, host: Host) -> None:
         """Gives a host that does not run disks of its own: the data disk as it is, an empty exchange disk."""
-        files = disks.of(host, BLK)
-        for old in files.data, files.exchange:
-            old.unlink(missing_ok=True)
-        disks.disks(host, self.config)
-        _copy(self.data, files.data)
+        _copy(self.data, _new_disks(host, self.config))
 
 
 def configuration(image: Path) -> Config:
@@ -84,27 +80,38 @@ def prepare(name: str, system: apt.Apt, show: Reporter) -> Prepared:
     key = cache.key("bench disk 1", image.parent.name, told.digest, repr(config.volumes))
 
     def recipe(work: cache.Workspace) -> None:
-        launch = up.prepare(config, show)
-        host = Host(name)
-        host.stop(erase=True)
-        up.emulated_devices(config)
-        with Listener() as listener, hosts.running(name, launch):
-            keeper.wait_running(host, up.START_TIMEOUT)
-            with Client.connect(name) as client:
-                guests.create(client, config, GUEST)
-                guest, _ = listener.wait(_FIRST_BOOT)
-                guest.run("cloud-init", "status", "--wait")
-                workloads.prepare(guest)
-                guest.run("sync")
-                client.request("guest_shutdown", _OFF + 30, name=GUEST.name, timeout_ms=round(_OFF * 1000))
-                time.sleep(hosts.PAUSE)
-        _copy(disks.of(host, BLK).data, work.result / "data.raw")
-        host.stop(erase=True)
+        launch, host = up.prepare(config, show), Host(name)
+        with Listener() as listener:  # its port keeps another benchmark from doing the same
+            data = _new_disks(host, config)
+            with hosts.running(name, launch):
+                _first_boot(host, config, listener)
+        _copy(data, work.result / "data.raw")
 
     title = "starting the guest for the first time"
     made = cache.build("bench-disk", key, recipe, show, title=title) / "data.raw"
     volumes = ("root", "scratch", provision.seed_name(GUEST) + told.digest)
     return Prepared(made, config, volumes)
+
+
+def _first_boot(host: Host, config: Config, listener: Listener) -> None:
+    """Has the guest do all that it does once, and shuts it down."""
+    keeper.wait_running(host, up.START_TIMEOUT)
+    with Client.connect(host.name) as client:
+        guests.create(client, config, GUEST)
+        guest, _ = listener.wait(_FIRST_BOOT)
+        guest.run("cloud-init", "status", "--wait")
+        workloads.prepare(guest)
+        client.request("guest_shutdown", _OFF + 30, name=GUEST.name, timeout_ms=round(_OFF * 1000))
+        time.sleep(hosts.PAUSE)
+
+
+def _new_disks(host: Host, config: Config) -> Path:
+    """Gives a host that does not run new disks; the data disk's file."""
+    files = disks.of(host, BLK)
+    for old in files.data, files.exchange:
+        old.unlink(missing_ok=True)
+    disks.disks(host, config)
+    return files.data
 
 
 def devices_of(prepared: Prepared) -> list[str]:
