@@ -50,7 +50,7 @@ def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
 
 def in_guest(host: HostUnderTest, command: str) -> str:
     """What a command of the user prints in the guest; it has to succeed."""
-    return host.cli("ssh", "web", "--", command, timeout=300).strip()
+    return host.cli("ssh", "web", "--", command, timeout=400).strip()
 
 
 def test_a_guest_boots_its_own_kernel_from_its_own_disk(host: HostUnderTest) -> None:

@@ -301,7 +301,7 @@ def ssh(
     user: Annotated[
         str | None, typer.Option(metavar="USER", help="Default: the one in xoar.toml, else xoar.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the guest to answer.")] = 120,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the guest to answer.")] = 300,
     host: options.Host = None,
     config: options.Config = None,
 ) -> None:

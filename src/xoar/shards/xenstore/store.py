@@ -67,8 +67,8 @@ class _NoIntroductions(Host):
 
 class Store:
     """`connect(domid, gref, port)` maps a XenStore ring and binds its event channel, or raises OSError;
-    `managers` are the domids that may do everything, `backends` those with higher quotas; `report` takes lines
-    for Xen's console.
+    `managers` are the domids that may do everything, `backends` those with higher quotas; `report` takes
+    lines for Xen's console.
     """
 
     def __init__(
