@@ -31,7 +31,7 @@ def test_the_menu_and_fstab_name_the_file_system_that_is_made() -> None:
 
 def test_interfaces_keep_the_names_that_cloud_init_gave_them_when_it_does_not_run() -> None:
     menu = (disk.FILES / "boot/grub/grub.cfg").read_text()
-    assert menu.count("\tlinux ") == menu.count(" net.ifnames=0")
+    assert menu.count("\tlinux ") == menu.count("console=hvc0 net.ifnames=0")
 
 
 def test_packages_come_from_the_machines_mirrors() -> None:
