@@ -4,7 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from xoar.blkback import names
 from xoar.host.bench import prepared, stock, stock_devices
 from xoar.host.emulator import Qemu, command
 from xoar.host.pci import Device
@@ -22,6 +25,11 @@ def test_the_guest_has_its_disks_in_xoars_order_and_cannot_write_the_seed():
         ' "format=raw,vdev=xvdb,access=rw,target=/dev/mapper/xoar-v.scratch",'
         ' "format=raw,vdev=xvdc,access=ro,target=/dev/mapper/xoar-v.g.seed--0a"]'
     )
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,63}", fullmatch=True))
+def test_domain_0_finds_volumes_where_blkback_does(volume):
+    assert prepared.device(volume) == names.path(volume)
 
 
 def test_memory_and_vcpus_are_those_of_the_guest_on_xoar():

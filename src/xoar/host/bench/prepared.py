@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from xoar.blkback import names
 from xoar.host import apt, cache, disks, guests, keeper, provision, seed, sparse, ssh, up
 from xoar.host.bench import agent, hosts, workloads
 from xoar.host.bench.guest_link import Listener
@@ -25,6 +24,7 @@ from xoar.host.progress import Reporter
 from xoar.host.state import Host
 
 BLK, NET = "disk0", "net0"
+GROUP = "xoar"  # LVM's volume group on a BlkBack's data disk
 _EXTRA = ("fio", "iperf3")  # packages in the guest
 _IMAGE = "debian"
 _FIRST_BOOT = 900.0  # seconds that cloud-init's first run may take on a busy machine
@@ -116,7 +116,12 @@ def _new_disks(host: Host, config: Config) -> Path:
 
 def devices_of(prepared: Prepared) -> list[str]:
     """The guest's disks as block devices of a Linux that has the disk's pool, in order."""
-    return [names.path(volume) for volume in prepared.volumes]
+    return [device(volume) for volume in prepared.volumes]
+
+
+def device(volume: str) -> str:
+    """What BlkBack, too, calls a volume's block device (xoar.blkback.names)."""
+    return f"/dev/mapper/{GROUP}-v.{volume.replace('_', '+').replace('-', '--')}"
 
 
 def _copy(source: Path, target: Path) -> None:

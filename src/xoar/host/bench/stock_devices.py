@@ -6,7 +6,6 @@ few lines do here, and LVM runs without udev and without a check of the pool: in
 
 from __future__ import annotations
 
-from xoar.blkback import names
 from xoar.host import apt, cpio
 from xoar.host.bench import prepared as made
 from xoar.host.bench import stock
@@ -29,7 +28,7 @@ brctl addif xenbr0 eth0
 ip link set eth0 up
 ip link set xenbr0 up
 export LVM_SUPPRESS_FD_WARNINGS=1
-lvm vgchange --quiet -ay --config '{_CONFIGURATION}' {names.GROUP} >/run/lvm.log 2>&1 || {{
+lvm vgchange --quiet -ay --config '{_CONFIGURATION}' {made.GROUP} >/run/lvm.log 2>&1 || {{
     cat /run/lvm.log
     fail lvm
 }}
