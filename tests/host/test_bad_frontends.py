@@ -20,7 +20,6 @@ memory = "2GiB"
 
 [drivers.net0]
 kind = "netback"
-memory = "128MiB"
 
 [drivers.disk0]
 kind = "blkback"
