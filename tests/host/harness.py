@@ -173,12 +173,12 @@ class HostUnderTest:
 def running(
     name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
 ) -> Iterator[HostUnderTest]:
-    """A host made from the text of an xoar.toml, ended afterwards; its logs stay in `folder`."""
+    """A host made from the text of an xoar.toml, with blank disks, ended afterwards; its logs stay in `folder`."""
     config_file = folder / f"{name}.toml"
     config_file.write_text(text)
     settings = config.load(config_file).for_host(name)
     host = Host(name)
-    host.stop()
+    host.stop(erase=True)
     launch = up.prepare(settings, Reporter(), replaced, keys=True)
     keeper.launch(host, launch)
     try:
@@ -188,4 +188,4 @@ def running(
         for log in (host.xen_log, host.keeper_log, host.qemu_log):
             if log.is_file():
                 (folder / f"{name}-{log.name}").write_bytes(log.read_bytes())
-        host.stop()
+        host.stop(erase=True)
