@@ -173,7 +173,10 @@ class HostUnderTest:
 def running(
     name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
 ) -> Iterator[HostUnderTest]:
-    """A host made from the text of an xoar.toml, with blank disks, ended afterwards; its logs stay in `folder`."""
+    """A host made from the text of an xoar.toml, with blank disks, ended afterwards.
+
+    Its logs stay in `folder`.
+    """
     config_file = folder / f"{name}.toml"
     config_file.write_text(text)
     settings = config.load(config_file).for_host(name)

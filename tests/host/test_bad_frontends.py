@@ -14,6 +14,8 @@ from xoar.host.apt import Apt
 from xoar.host.build import micropython, nano, xen
 from xoar.host.progress import Reporter
 
+pytestmark = pytest.mark.devices
+
 CONFIG = """
 [host]
 memory = "2GiB"

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from harness import HostUnderTest, running
 
+pytestmark = pytest.mark.devices
+
 _MOST_MEMORY_KIB = 336 << 10  # the goal is 320 MiB: see README, "Honest limits"
 _LOOPBACK = "10.0.2.2"  # the operator's loopback, as guests of the emulated network see it
 

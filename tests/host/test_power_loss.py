@@ -12,6 +12,8 @@ import pytest
 from device_guests import MEMORY, image, shell
 from harness import HostUnderTest, running
 
+pytestmark = pytest.mark.devices
+
 CONFIG = """
 [host]
 memory = "1GiB"
