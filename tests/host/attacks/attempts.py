@@ -24,7 +24,7 @@ def list_domains(victim):
 
 
 def map_memory(victim):
-    window = memory.Window(victim, 1)
+    window = memory.Window(victim, None, 1)
     window.write(0x200000, b"x")
 
 
