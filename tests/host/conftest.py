@@ -34,12 +34,6 @@ kernel = "{hostile}"
 """
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--soak", type=float, default=30, metavar="SECONDS", help="how long devices come and go (30)"
-    )
-
-
 @pytest.fixture(scope="session")
 def logs() -> Path:
     LOGS.mkdir(exist_ok=True)

@@ -13,10 +13,12 @@ from xoar.xen import control, events, memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xoar.builder.library import Image
 
 _ALIGNMENT = 0x200000
-_SLACK_KIB = 1024  # what Xen allocates on a domain's account besides its RAM
+SLACK_KIB = 1024  # what Xen allocates on a domain's account besides its RAM
 _GRANT_FRAMES = 32
 _PARAMETERS = {
     abi.GNTTAB_RESERVED_XENSTORE: (abi.HVM_PARAM_STORE_PFN, abi.HVM_PARAM_STORE_EVTCHN),
@@ -27,24 +29,33 @@ _PARAMETERS = {
 def create(domid: int, uuid: bytes, label: str, memory_kib: int, vcpus: int, map_frames: int) -> None:
     """An empty, paused domain with its RAM. `map_frames`: pages for its records of mapped grants."""
     control.create(domid, uuid, control.label_to_sid(label), vcpus, _GRANT_FRAMES, map_frames)
-    control.limit_memory(domid, memory_kib + _SLACK_KIB)
+    control.limit_memory(domid, memory_kib + SLACK_KIB)
     for frame, count in start.ram(memory_kib):
         memory.populate(domid, frame, count)
 
 
 def connect(domid: int, links: "list[tuple[int, int]]") -> "dict[int, int]":
-    """Opens links: (grant reference, server's domid) each. Returns the domain's port for each reference."""
+    """Opens links of a PVH domain: (grant reference, server's domid) each. Returns the domain's port for each
+    reference."""
+    ports = open_links(domid, links, start.link_frame)
+    for gref in ports:
+        if gref in _PARAMETERS:
+            frame_index, port_index = _PARAMETERS[gref]
+            control.set_param(domid, frame_index, start.link_frame(gref))
+            control.set_param(domid, port_index, ports[gref])
+    return ports
+
+
+def open_links(
+    domid: int, links: "list[tuple[int, int]]", frame_of: "Callable[[int], int]"
+) -> "dict[int, int]":
+    """Grants the page of each link, `frame_of(grant reference)`, to its server and allocates its port."""
     ports = {}
     table = memory.GrantTable(domid)
     try:
         for gref, server in links:
-            frame = start.link_frame(gref)
-            table.permit(gref, server, frame)
+            table.permit(gref, server, frame_of(gref))
             ports[gref] = events.allocate(domid, server)
-            if gref in _PARAMETERS:
-                frame_index, port_index = _PARAMETERS[gref]
-                control.set_param(domid, frame_index, frame)
-                control.set_param(domid, port_index, ports[gref])
     finally:
         table.close()
     return ports

@@ -4,14 +4,13 @@ from array import array
 
 import nano
 from xoar.builder import construct, elf, pv
-from xoar.xen import control, events, memory
+from xoar.xen import control, memory
 from xoar.xen import pv as xen_pv
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xoar.builder.library import Image
 
-_SLACK_KIB = 1024  # what Xen allocates on a domain's account besides its RAM
 _GRANT_FRAMES = 4
 _MAP_FRAMES = 64  # records for 16384 grants of guests that it has mapped
 
@@ -39,13 +38,13 @@ def build(
     command_line += " xoar.memory=%d" % memory_kib
     where = pv.layout(executable, start_kib, rootfs.size)
     control.create(domid, uuid, control.label_to_sid(label), 1, _GRANT_FRAMES, _MAP_FRAMES, pv=True)
-    control.limit_memory(domid, start_kib + _SLACK_KIB)
+    control.limit_memory(domid, start_kib + construct.SLACK_KIB)
     xen_pv.use_native_tsc(domid)
     total = start_kib // 4
     frames = array("Q", bytes(8 * total))
     memory.populate(domid, 0, total, frames)
-    control.limit_memory(domid, memory_kib + _SLACK_KIB)
-    ports = _connect(domid, where, frames, links)
+    control.limit_memory(domid, memory_kib + construct.SLACK_KIB)
+    ports = construct.open_links(domid, links, lambda gref: frames[pv.link_frame(where, gref)])
     shared_info = xen_pv.shared_info_frame(domid)
 
     window = memory.Window(domid, frames)
@@ -68,21 +67,6 @@ def build(
     xen_pv.pin(domid, frames[where.tables])
     xen_pv.set_context(domid, pv.context(where, frames))
     return {gref: (frames[pv.link_frame(where, gref)], ports[gref]) for gref in ports}
-
-
-def _connect(
-    domid: int, where: pv.Layout, frames: "array[int]", links: "list[tuple[int, int]]"
-) -> "dict[int, int]":
-    """Opens links; the domain's port for each grant reference."""
-    ports = {}
-    table = memory.GrantTable(domid)
-    try:
-        for gref, server in links:
-            table.permit(gref, server, frames[pv.link_frame(where, gref)])
-            ports[gref] = events.allocate(domid, server)
-    finally:
-        table.close()
-    return ports
 
 
 def _bytes(numbers: "array[int]") -> memoryview:

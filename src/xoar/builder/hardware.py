@@ -19,7 +19,8 @@ _FOUR_GIB = 1 << 32
 _CHIPSET = 0xFEC00000  # from here to 4 GiB: interrupt controllers, timers, firmware
 _SMALLEST = 1 << 20
 _BRIDGE = 1
-_BUS = 1 << 20
+BUS = 1 << 20
+"""Bytes of configuration space of a bus."""
 
 
 def mcfg(read: "Read", rsdp: int) -> "tuple[int, int, int] | None":
@@ -53,7 +54,7 @@ def last_bus(word: "Callable[[int], int]", ecam: "tuple[int, int, int]") -> int:
     address, first, last = ecam
     found = first
     for function in range(256):
-        at = address + first * _BUS + (function << 12)
+        at = address + first * BUS + (function << 12)
         if word(at) & 0xFFFF != 0xFFFF and word(at + 0x0C) >> 16 & 0x7F == _BRIDGE:
             found = max(found, word(at + 0x18) >> 16 & 0xFF)
     return min(found, last)
@@ -65,7 +66,7 @@ def windows(
     """(address, size) of what can be devices' memory: what the memory map (address, size, type) leaves free
     above RAM and below the chipset's own, but for configuration space. RAM is never in it."""
     taken = [(start, start + size) for start, size, _ in memory_map]
-    taken.append((ecam[0], ecam[0] + (ecam[2] + 1) * _BUS))
+    taken.append((ecam[0], ecam[0] + (ecam[2] + 1) * BUS))
     low = max([0] + [start + size for start, size, kind in memory_map if kind == _RAM and start < _FOUR_GIB])
     result = []
     position = low

@@ -6,6 +6,7 @@ out what is not theirs. It is read now and then, and never much at once: a guest
 
 import socket
 import struct
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 _ETH_P_ARP = 0x0806
@@ -36,6 +37,17 @@ def parse(untrusted_packet: bytes) -> tuple[str, str] | None:
     return mac.hex(":"), str(address)
 
 
+def received(source: socket.socket, length: int) -> Iterator[tuple[bytes, str, str]]:
+    """Packets that wait in a packet socket, at most so many, `length` bytes of each: (packet, interface,
+    the frame's sender); the oldest first."""
+    for _ in range(_AT_ONCE):
+        try:
+            packet, where = source.recvfrom(length)
+        except OSError:  # nothing more, or the interface went down
+            return
+        yield packet, where[0], where[4].hex(":")
+
+
 class Listener:
     """Hears ARP on all interfaces of this network namespace. Raises OSError if there is no such socket."""
 
@@ -45,13 +57,9 @@ class Listener:
 
     def take(self) -> list[Sighting]:
         """What was heard since the last call, at most so much; the oldest first."""
-        heard = []
-        for _ in range(_AT_ONCE):
-            try:
-                packet, where = self._socket.recvfrom(_LENGTH)
-            except OSError:  # nothing more, or the interface went down
-                break
+        found = []
+        for packet, interface, _ in received(self._socket, _LENGTH):
             sender = parse(packet)
             if sender is not None:
-                heard.append(Sighting(where[0], *sender))
-        return heard
+                found.append(Sighting(interface, *sender))
+        return found

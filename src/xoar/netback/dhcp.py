@@ -9,11 +9,10 @@ import struct
 from array import array
 from ipaddress import IPv4Address
 
-from xoar.netback.arp import Sighting
+from xoar.netback.arp import Sighting, received
 
 _ETH_P_IP = 0x0800
 _LENGTH = 600  # bytes of a packet that are looked at; a client's message is smaller
-_AT_ONCE = 64
 _SERVER = 67  # its UDP port
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 # Classic BPF (linux/filter.h), (code, if true, if false, value); the packet begins with the IP header.
@@ -83,14 +82,10 @@ class Listener:
 
     def take(self) -> list[Sighting]:
         """What was heard since the last call, at most so much; the oldest first."""
-        heard = []
-        for _ in range(_AT_ONCE):
-            try:
-                packet, where = self._socket.recvfrom(_LENGTH)
-            except OSError:  # nothing more, or the interface went down
-                break
+        found = []
+        for packet, interface, sender in received(self._socket, _LENGTH):
             client = parse(packet)
             # the rules have checked the frame's own sender, not what is in it
-            if client is not None and where[4].hex(":") == client[0]:
-                heard.append(Sighting(where[0], *client))
-        return heard
+            if client is not None and sender == client[0]:
+                found.append(Sighting(interface, *client))
+        return found

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _MAP_FRAMES = 8  # records for 2048 grants that a shard has mapped
 _READY_TIMEOUT = 20 * 1000000000
-_BUS = 0x100000  # bytes of configuration space
 _CHECK_INTERVAL = 100 * 1000000
 
 
@@ -96,10 +95,10 @@ def _hand_over_hardware(shard: "Shard") -> "list[str]":
     address, first, _ = ecam
     last = hardware.last_bus(lambda at: nano.memory(at, 1, "I")[0], ecam)
     windows = hardware.windows(boot.memory_map(), ecam)
-    for start, size in windows + [(address + first * _BUS, (last - first + 1) * _BUS)]:
+    for start, size in windows + [(address + first * hardware.BUS, (last - first + 1) * hardware.BUS)]:
         devices.permit_memory(shard.domid, start, size)
     words = ["window=%d:%d" % window for window in windows]
-    return words + ["ecam=%d:%d:%d" % (address + first * _BUS, first, last)]
+    return words + ["ecam=%d:%d:%d" % (address + first * hardware.BUS, first, last)]
 
 
 def _load(library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None") -> None:
