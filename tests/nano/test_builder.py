@@ -1,9 +1,10 @@
 """Builder's pure parts, the same under CPython and MicroPython."""
 
 import struct
+from array import array
 
 from xoar.abi import xen as abi
-from xoar.builder import acpi, elf, plan, start
+from xoar.builder import acpi, elf, plan, pv, start
 from xoar.builder.errors import BuildError
 from xoar.builder.library import BLOCK, ENTRY, HEADER, KERNEL, MAGIC, Library
 
@@ -49,6 +50,22 @@ def test_rubbish_is_refused():
 def test_an_image_reads_across_blocks():
     content = bytes(range(256)) * (BLOCK // 256) + b"tail"
     assert library(content).images[0].read(BLOCK - 2, 5) == b"\xfe\xfftai"
+
+
+def test_addresses_of_a_hole_in_a_pv_kernel_share_the_frame_before_it():
+    base = 0xFFFFFFFF80000000
+    notes = {abi.XEN_ELFNOTE_ENTRY: base, abi.XEN_ELFNOTE_VIRT_BASE: base}
+    segments = [elf.Segment(0, 0, 0x1C00000, 0x1000), elf.Segment(0, 0, 0x1000000, 0x3000)]
+    where = pv.layout(elf.Executable(0, segments, 0x1000000, 0x1C01000, notes), 65536, 10000)
+    assert (where.hole, where.hole_end) == (0x1004, 0x1C00)
+    frames = array("Q", b"\xff" * (8 * where.count))
+    for frame in range(where.count):
+        if not where.hole <= frame < where.hole_end:
+            frames[frame] = 0x100000 + frame
+    found = [entry >> 12 for index in range(3, 3 + where.low) for entry in pv.table(where, frames, index)]
+    shared = [0x101003] * (where.hole_end - where.hole)
+    below = list(range(0x100000, 0x101004))
+    assert found[: where.end] == below + shared + list(range(0x101C00, 0x100000 + where.end))
 
 
 def test_start_pages_and_acpi_tables_fit_their_frames():

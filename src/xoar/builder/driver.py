@@ -28,21 +28,23 @@ def build(
     """Builds the domain and leaves it paused; (frame, port) of the link with each grant reference.
 
     It starts with more than its memory, since Linux holds its initramfs twice while it unpacks it. The word
-    xoar.memory= tells it what to keep, and it can't take again what it has given back.
+    xoar.memory= tells it what to keep, and it can't take again what it has given back. Linux' balloon takes
+    all frames of the start info for present (current_pages in drivers/xen/balloon.c), so the word counts
+    those of the kernel's hole, too, which have no memory.
 
     `links`: (grant reference, server's domid) each. If this raises (OSError, BuildError, MemoryError), the
     domain may exist: destroy it.
     """
     executable = elf.parse(kernel)
     start_kib = memory_kib + (rootfs.size + 4095) // 4096 * 4
-    command_line += " xoar.memory=%d" % memory_kib
     where = pv.layout(executable, start_kib, rootfs.size)
+    command_line += " xoar.memory=%d" % (memory_kib + (where.hole_end - where.hole) * 4)
     control.create(domid, uuid, control.label_to_sid(label), 1, _GRANT_FRAMES, _MAP_FRAMES, pv=True)
     control.limit_memory(domid, start_kib + construct.SLACK_KIB)
     xen_pv.use_native_tsc(domid)
-    total = start_kib // 4
-    frames = array("Q", bytes(8 * total))
-    memory.populate(domid, 0, total, frames)
+    frames = array("Q", b"\xff" * (8 * where.count))  # no memory, until there is some
+    memory.populate(domid, 0, where.hole, frames)
+    memory.populate(domid, where.hole_end, where.count - where.hole_end, frames)
     control.limit_memory(domid, memory_kib + construct.SLACK_KIB)
     ports = construct.open_links(domid, links, lambda gref: frames[pv.link_frame(where, gref)])
     shared_info = xen_pv.shared_info_frame(domid)

@@ -5,8 +5,14 @@ From the kernel's virtual base on, virtual addresses map the domain's frames in 
     kernel (where its headers want it) | ramdisk | frame list | start info | XenStore ring | console ring |
     request rings | page tables | stack | at least 512 KiB of free room, up to the next 4 MiB
 
+A kernel can have a hole: a gap between two of its segments. The domain has no memory behind the gap but for
+its first frame, to which all addresses of the gap map, since Linux clears its bss across it once. That frame
+is as much the kernel's own as the rest of the gap: Linux never allocates it, so it never has to become a page
+table, which it couldn't, being mapped writable so often.
+
 Sources: xen/include/public/xen.h (struct start_info and the comment above it on the layout),
-arch-x86/xen.h (vcpu_guest_context); Linux' arch/x86/xen/xen-head.S for the notes.
+arch-x86/xen.h (vcpu_guest_context); of Linux arch/x86/xen/xen-head.S for the notes, arch/x86/xen/p2m.c for
+frames without memory.
 """
 
 from array import array
@@ -24,6 +30,8 @@ _TABLE = 512  # entries of a page table
 _REACH = _TABLE * PAGE  # bytes that one lowest table maps
 _PADDING = 512 * 1024
 _ROUND = 4 * 1024 * 1024
+# Linux gives the gaps that it leaves itself, of less than 2 MiB, to its allocator: they need memory
+_HOLE_FRAMES = 1024
 _LINK_FRAMES = 8  # one for each reserved grant reference
 _RINGS = {abi.GNTTAB_RESERVED_XENSTORE: 0, abi.GNTTAB_RESERVED_CONSOLE: 1}
 _MAGIC = b"xen-3.0-x86_64"
@@ -38,6 +46,8 @@ Layout = namedtuple(
         "entry",
         "module",
         "module_size",
+        "hole",
+        "hole_end",
         "list",
         "start_info",
         "links",
@@ -45,14 +55,19 @@ Layout = namedtuple(
         "low",
         "stack",
         "end",
+        "count",
     ),
 )
-"""Frames, but for base and entry (virtual addresses) and module_size (bytes). tables: three upper tables,
-then `low` lowest ones; end: the first frame that is not mapped."""
+"""Frames, but for base and entry (virtual addresses) and module_size (bytes). hole: the first frame without
+memory, hole_end: the next one with memory (0 both: all have); tables: three upper tables, then `low` lowest
+ones; end: the first frame that is not mapped; count: all frames of the domain, those of the hole, too."""
 
 
 def layout(executable: "Executable", memory_kib: int, module_size: int) -> Layout:
-    """Where everything lies. BuildError(EINVAL) if the kernel is not for PV or does not fit."""
+    """Where everything lies in a domain with `memory_kib` of real memory, that is without the hole.
+
+    BuildError(EINVAL) if the kernel is not for PV or does not fit.
+    """
     notes = executable.notes
     entry = notes.get(abi.XEN_ELFNOTE_ENTRY)
     base = notes.get(abi.XEN_ELFNOTE_VIRT_BASE)
@@ -60,7 +75,8 @@ def layout(executable: "Executable", memory_kib: int, module_size: int) -> Layou
         raise BuildError(EINVAL, "the kernel has no PV entry that Builder knows (Linux 6.1.135 or newer has)")
     if base % _REACH or base >> 39 != (base + (1 << 30) - 1) >> 39 or executable.start < 0:
         raise BuildError(EINVAL, "the kernel's virtual base %#x is none that Builder can map" % base)
-    total = memory_kib // 4
+    hole, hole_end = _hole(executable)
+    total = memory_kib // 4 + hole_end - hole
     module = (executable.end + PAGE - 1) // PAGE
     frame_list = module + (module_size + PAGE - 1) // PAGE
     start_info = frame_list + (total * 8 + PAGE - 1) // PAGE
@@ -76,7 +92,33 @@ def layout(executable: "Executable", memory_kib: int, module_size: int) -> Layou
     if size // PAGE > total or size > 1 << 30:
         raise BuildError(EINVAL, "kernel and ramdisk do not fit into %d KiB" % memory_kib)
     end = size // PAGE
-    return Layout(base, entry, module, module_size, frame_list, start_info, links, tables, low, stack, end)
+    return Layout(
+        base,
+        entry,
+        module,
+        module_size,
+        hole,
+        hole_end,
+        frame_list,
+        start_info,
+        links,
+        tables,
+        low,
+        stack,
+        end,
+        total,
+    )
+
+
+def _hole(executable: "Executable") -> "tuple[int, int]":
+    """The first frame of the kernel's first gap that needs no memory, and the first one behind it."""
+    end = executable.start
+    for segment in sorted(executable.segments, key=lambda segment: segment.address):
+        first, last = (end + PAGE - 1) // PAGE, segment.address // PAGE
+        if last - first >= _HOLE_FRAMES:
+            return first + 1, last
+        end = max(end, segment.address + segment.memory_size)
+    return 0, 0
 
 
 def link_frame(where: Layout, gref: int) -> int:
@@ -85,7 +127,10 @@ def link_frame(where: Layout, gref: int) -> int:
 
 
 def table(where: Layout, frames: "array[int]", index: int) -> "array[int]":
-    """Page table number `index` (its frame is where.tables + index). `frames`: frame -> machine frame."""
+    """Page table number `index` (its frame is where.tables + index).
+
+    `frames`: frame -> machine frame, all ones in the hole (Linux' INVALID_P2M_ENTRY).
+    """
     entries = array("Q", [0] * _TABLE)
     first = where.base >> 12
     if index == 0:  # level 4
@@ -97,8 +142,11 @@ def table(where: Layout, frames: "array[int]", index: int) -> "array[int]":
             entries[(first >> 9) + i & 511] = frames[where.tables + 3 + i] << 12 | _TO_TABLE
     else:
         frame = (index - 3) * _TABLE
+        hole, hole_end = where.hole, where.hole_end
         for i in range(min(_TABLE, where.end - frame)):
-            entries[i] = frames[frame + i] << 12 | _TO_PAGE
+            # the frame before the hole stands for all of it
+            backed = hole - 1 if hole <= frame + i < hole_end else frame + i
+            entries[i] = frames[backed] << 12 | _TO_PAGE
         # Xen lets nobody write to a page table
         for i in range(max(where.tables - frame, 0), min(where.stack - frame, _TABLE)):
             entries[i] = entries[i] & ~0xFF | _TO_READ_ONLY

@@ -64,7 +64,8 @@ def set_map(domid: int, entries: "list[tuple[int, int, int]]") -> None:
 class Window:
     """Some frames of this domain through which another domain's memory is written, front to back.
 
-    Of a PV domain, `machine_frames` are the machine frames that it has, in the order of its own frames.
+    Of a PV domain, `machine_frames` are the machine frames that it has, in the order of its own frames; for
+    one without memory a number that is no machine frame, for which Xen has EINVAL (p2m_add_foreign).
     """
 
     def __init__(self, domid: int, machine_frames: "array[int] | None" = None, count: int = 64) -> None:

@@ -10,16 +10,22 @@ from hypothesis import strategies as st
 
 from xoar.abi import xen as abi
 from xoar.builder import pv
-from xoar.builder.elf import Executable
+from xoar.builder.elf import Executable, Segment
 from xoar.builder.errors import BuildError
 
 _BASE = 0xFFFFFFFF80000000
 _NOTES = {abi.XEN_ELFNOTE_ENTRY: _BASE + 0x1000000, abi.XEN_ELFNOTE_VIRT_BASE: _BASE}
 _PRESENT, _WRITABLE = 1, 2
+_START = 0x1000000
+_NO_MEMORY = (1 << 64) - 1  # INVALID_P2M_ENTRY of Linux
 
 
-def kernel(end: int) -> Executable:
-    return Executable(0, [], 0x1000000, end, _NOTES)
+def kernel(end: int, gaps: list[tuple[int, int]] | None = None) -> Executable:
+    """A kernel up to address `end`, with no segment between the two addresses of each gap."""
+    gaps = gaps or []
+    starts, ends = [_START, *(high for _, high in gaps)], [*(low for low, _ in gaps), end]
+    segments = [Segment(0, 0, low, high - low) for low, high in zip(starts, ends, strict=True)]
+    return Executable(0, segments[::-1], _START, end, _NOTES)
 
 
 @given(st.integers(0x1000001, 0x4000000), st.integers(0, 40 << 20), st.integers(96 << 10, 256 << 10))
@@ -50,6 +56,47 @@ def test_every_frame_is_mapped_where_linux_expects_it(end: int, module: int, mem
     assert where.end <= len(frames) and where.end % 1024 == 0
 
 
+@given(
+    st.integers(1, 0x800000),
+    st.integers(0x401000, 0x1400000),
+    st.integers(1, 0x800000),
+    st.integers(0, 8 << 20),
+)
+def test_addresses_of_a_hole_share_one_frame_and_all_others_have_their_own(
+    below: int, gap: int, above: int, module: int
+) -> None:
+    low = _START + below
+    memory_kib, high = 96 << 10, low + gap
+    where = pv.layout(kernel(high + above, [(low, high)]), memory_kib, module)
+    hole = range(where.hole, where.hole_end)
+    # the gap's whole pages but for the first
+    assert (where.hole - 2) * 4096 < low <= (where.hole - 1) * 4096
+    assert where.hole_end * 4096 <= high < (where.hole_end + 1) * 4096
+    assert where.count - len(hole) == memory_kib // 4
+    others = (where.module, where.list, where.start_info, where.links, where.tables, where.stack, where.end)
+    assert where.hole_end <= min(others)
+
+    frames = array("Q", [_NO_MEMORY if f in hole else 1000 + f for f in range(where.count)])
+    for index in range(pv.tables(where)):
+        for i, entry in enumerate(pv.table(where, frames, index)):
+            frame = (index - 3) * 512 + i
+            if index < 3 or frame >= where.end:
+                assert entry == 0 or where.tables < entry // 4096 - 1000 < where.stack
+                continue
+            assert entry & _PRESENT
+            assert entry >> 12 == frames[where.hole - 1 if frame in hole else frame]
+            assert bool(entry & _WRITABLE) != (where.tables <= frame < where.stack)
+    page = pv.start_info(where, frames, 99, {}, "")
+    assert abi.start_info.get(page, "nr_pages") == where.count
+
+
+@pytest.mark.parametrize("size", [0x200000, 0x400000, 0x4007FF])
+def test_small_gaps_are_left_to_linux(size: int) -> None:
+    gaps = [(0x1800800, 0x1800800 + size), (0x2000800, 0x2000800 + size)]
+    where = pv.layout(kernel(0x2800000, gaps), 98304, 0)
+    assert (where.hole, where.hole_end, where.count) == (0, 0, 24576)
+
+
 def test_start_info_names_the_rings_of_xenstore_and_console() -> None:
     where = pv.layout(kernel(0x2000000), 98304, 5000)
     frames = array("Q", range(7000, 7000 + 24576))
@@ -69,4 +116,4 @@ def test_start_info_names_the_rings_of_xenstore_and_console() -> None:
 )
 def test_a_kernel_that_builder_cannot_start_is_refused(notes: dict[int, int]) -> None:
     with pytest.raises(BuildError):
-        pv.layout(Executable(0, [], 0x1000000, 0x2000000, notes), 98304, 0)
+        pv.layout(Executable(0, [], _START, 0x2000000, notes), 98304, 0)
