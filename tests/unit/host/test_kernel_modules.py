@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xoar.host.build import driver, modules
+from xoar.host.build import modules
 from xoar.host.build.modules import Module
 from xoar.host.errors import HostError
 
@@ -73,14 +73,3 @@ def test_a_file_that_is_no_module_is_reported(tmp_path: Path) -> None:
     )
     with pytest.raises(HostError, match=r"no section \.modinfo"):
         modules.read(path)
-
-
-@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
-def test_only_btf_is_blanked(before: bytes, types: bytes, strings: bytes, after: bytes) -> None:
-    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
-    blank = bytes(24 + len(types) + len(strings))
-    assert driver.without_btf(before + header + types + strings + after) == before + blank + after
-
-
-def test_a_kernel_without_btf_stays_as_it_is() -> None:
-    assert driver.without_btf(bytes(range(256))) == bytes(range(256))

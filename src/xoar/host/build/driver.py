@@ -15,17 +15,16 @@ modules are compiled beforehand, and lie there without their sources.
 from __future__ import annotations
 
 import shutil
-import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from xoar.host import apt, bzimage, cache, cpio, loader
-from xoar.host.build import freeze, guest, modules, squashfs
+from xoar.host.build import freeze, guest, modules, squashfs, vmlinux
 from xoar.host.progress import Reporter
 
 _KERNEL = "linux-image-amd64"
-_BTF = struct.pack("<HBBII", 0xEB9F, 1, 0, 24, 0)  # magic, version, flags, header's size, types' place
+_UNUSED = "amd_ucode_patch"  # 12 MiB for microcode, which is Xen's business
 _PYTHON = "usr/bin/python3.11"
 _LIBRARY = "usr/lib/python3.11"
 _PACKAGED = "usr/lib/python3/dist-packages"
@@ -185,29 +184,16 @@ def kernel(system: apt.Apt, show: Reporter) -> Path:
         system.download([package], debs)
         apt.unpack(debs, tree, work.log)
         (image,) = tree.glob("boot/vmlinuz-*")
-        (work.result / "vmlinux").write_bytes(without_btf(bzimage.vmlinux(image.read_bytes())))
+        linux = vmlinux.without_btf(bzimage.vmlinux(image.read_bytes()))
+        (work.result / "vmlinux").write_bytes(vmlinux.without_variable(linux, _UNUSED))
         files = {modules.plain(path.stem): path for path in tree.rglob("*.ko")}
         for module in modules.select(wanted, files).values():
             shutil.copyfile(module.path, target / module.path.name)  # whole: Linux checks its signature
         (deb,) = debs.glob("*.deb")
         (work.result / "version").write_text(f"{package} {apt.version_of(deb)}\n")
 
-    name = cache.key("driver kernel 3", apt.BINARY_SUITE, _KERNEL, *wanted)
+    name = cache.key("driver kernel 4", apt.BINARY_SUITE, _KERNEL, *wanted)
     return cache.build("driver-kernel", name, recipe, show, title="preparing the kernel of driver domains")
-
-
-def without_btf(elf: bytes) -> bytes:
-    """The kernel with zeros for BTF, the types that BPF programs may be checked against: none is loaded here.
-
-    They take 2 MiB of Builder's library, and parsing them takes time and memory at boot. struct btf_header:
-    include/uapi/linux/btf.h of Linux.
-    """
-    at = elf.find(_BTF)
-    if at < 0:
-        return elf
-    strings, size = struct.unpack_from("<II", elf, at + 16)
-    end = at + 24 + strings + size
-    return elf[:at] + bytes(end - at) + elf[end:]
 
 
 def _images(
