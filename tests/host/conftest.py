@@ -34,6 +34,12 @@ kernel = "{hostile}"
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", type=int, default=60, metavar="SECONDS", help="how long test_soak.py puts load on guests"
+    )
+
+
 @pytest.fixture(scope="session")
 def logs() -> Path:
     LOGS.mkdir(exist_ok=True)

@@ -27,8 +27,8 @@ def image(name: str = "device") -> str:
 def shell(host: HostUnderTest, name: str, command: str, timeout: float = 60) -> str:
     """What a command prints in the guest, without the echo of the command and of the prompt."""
     script = f"echo '<'; {command}; echo '>'\n"
-    # a command may be silent for long
-    patience = ("--timeout", str(timeout), "--quiet", str(timeout))
+    # a command may be silent for long, and its echo come in pieces, of which one ends in ">"
+    patience = ("--timeout", str(timeout), "--quiet", str(timeout), "--wait", "(?:login: |# )$")
     said = host.cli("console", name, "--login", "root", *patience, input=script).replace("\r", "")
     found = re.search(r"^<\n(.*?)^>$", said, re.MULTILINE | re.DOTALL)
     assert found, said

@@ -114,3 +114,23 @@ def test_a_guest_that_vanishes_in_the_middle_of_writes_gives_its_volume_back(
 def create(host: HostUnderTest, name: str, volume: str) -> None:
     host.create(name, "device", MEMORY, "--disk", volume)
     host.wait_for(name, rb"login: ")
+
+
+def test_a_full_pool_is_an_error_for_who_wants_more_of_it(host: HostUnderTest, bystander: Worker) -> None:
+    host.cli("volume", "create", "big", "--size", "512MiB")
+    create(host, "greedy", "big")
+    wrote = "dd if=/dev/zero of=/dev/xvda bs=1M conv=fsync 2>/dev/null || echo failed"
+    assert shell(host, "greedy", wrote, 300) == "failed"
+    bystander.progress()
+    assert "full" in host.cli("volume", "create", "another", "--size", "16MiB", status=1)
+    read = "dd if=/dev/xvda of=/dev/null bs=1M count=8 2>/dev/null && echo readable"
+    assert shell(host, "greedy", read) == "readable"
+    host.destroy("greedy")
+    host.cli("volume", "delete", "big")
+    host.cli("volume", "create", "another", "--size", "16MiB")
+    create(host, "modest", "another")
+    written = "dd if=/dev/zero of=/dev/xvda bs=1M count=16 conv=fsync 2>/dev/null && echo written"
+    assert shell(host, "modest", written) == "written"
+    host.destroy("modest")
+    bystander.progress(1)
+    assert all_ready(host)

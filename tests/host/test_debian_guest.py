@@ -10,6 +10,7 @@ import http.server
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness import HostUnderTest, running
 
 pytestmark = pytest.mark.devices
 
-_MOST_MEMORY_KIB = 336 << 10  # the goal is 320 MiB: see README, "Honest limits"
+_MOST_MEMORY_KIB = 320 << 10
 _LOOPBACK = "10.0.2.2"  # the operator's loopback, as guests of the emulated network see it
 
 CONFIG = """
@@ -115,6 +116,26 @@ def test_all_shards_take_no_more_memory_than_the_readme_says(host: HostUnderTest
 def test_no_right_was_denied_on_the_way(host: HostUnderTest) -> None:
     shards = r"(xenstore|console|builder|toolstack|pciback|netback|blkback)_t"
     assert not re.findall(rf"avc: *denied .*scontext=system_u:system_r:{shards}.*", host.log_since(0))
+
+
+def test_a_new_kernel_and_a_larger_disk_are_there_after_a_reboot(host: HostUnderTest) -> None:
+    # what an upgrade of Debian's kernel package does, and then the removal of the old one
+    in_guest(
+        host,
+        "set -e; v=$(uname -r); sudo cp /boot/vmlinuz-$v /boot/vmlinuz-$v.new;"
+        " sudo cp /boot/initrd.img-$v /boot/initrd.img-$v.new;"
+        " sudo linux-update-symlinks install $v.new /boot/vmlinuz-$v.new; sudo rm /boot/*-$v",
+    )
+    host.cli("volume", "grow", "web", "3GiB")
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    before = in_guest(host, boot)
+    host.cli("guest", "reboot", "web")
+    deadline = time.monotonic() + 300
+    while in_guest(host, boot) == before:
+        assert time.monotonic() < deadline, "the guest does not reboot"
+        time.sleep(1)
+    assert in_guest(host, "ls /boot | grep -c vmlinuz-") == "1"
+    assert int(in_guest(host, "df --output=size / | tail -1")) > 2500 << 10
 
 
 def test_a_disk_outlives_the_host(host: HostUnderTest) -> None:

@@ -31,6 +31,12 @@ from xoar.host.state import QEMU_LOG, XEN_LOG
 
 _NO_KEYS = f"file,id=xen,path={XEN_LOG}"
 _KEYS = f"socket,id=xen,path=keys,server=on,wait=off,logfile={XEN_LOG}"
+_MONITOR = (
+    "-chardev",
+    "socket,id=monitor,path=monitor,server=on,wait=off",
+    "-mon",
+    "chardev=monitor,mode=control",
+)
 _PROGRAM = "qemu-system-x86_64"
 # With QEMU 10 Linux PVH guests never start, cause unknown; 7.2 is what Xoar is tested with.
 _GOOD = re.compile(r"version (7\.2\.\d+)")
@@ -70,9 +76,10 @@ class Machine(msgspec.Struct, frozen=True):
     memory_mib: int = 4096
     cpus: int = 2
     devices: list[pci.Device] = []
-    keys: bool = False
-    """Whether Xen's console takes input, its debug keys, on the socket `keys` in the host's folder: for tests
-    only, since whoever connects and does not read stalls the machine."""
+    under_test: bool = False
+    """Whether Xen's console takes input, its debug keys, on the socket `keys` in the host's folder, and QEMU
+    has a second monitor on the socket `monitor`: for tests only, since whoever connects and does not read
+    stalls the machine."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -158,9 +165,10 @@ def command(qemu: Qemu, machine: Machine, line_fd: int, qmp_fd: int) -> list[str
         # +npt: a PVH domain 0 needs nested paging, which this model does not have by itself
         "-cpu", "qemu64,+svm,+npt", "-m", str(machine.memory_mib), "-smp", str(machine.cpus),
         "-nodefaults", "-display", "none", "-no-reboot",
-        "-chardev", _KEYS if machine.keys else _NO_KEYS, "-serial", "chardev:xen",
+        "-chardev", _KEYS if machine.under_test else _NO_KEYS, "-serial", "chardev:xen",
         "-chardev", f"socket,id=line,fd={line_fd}", "-serial", "chardev:line",
         "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
+        *(_MONITOR if machine.under_test else ()),
         *pci.arguments(machine.devices),
         "-kernel", machine.xen, "-append", f"{options} {machine.xen_arguments}".strip(),
         "-initrd", ",".join(modules),

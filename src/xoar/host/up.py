@@ -50,11 +50,12 @@ def prepare(
     config: Config,
     show: Reporter,
     replaced: Mapping[str, assembly.Replacement] | None = None,
-    keys: bool = False,
+    under_test: bool = False,
 ) -> emulator.Launch:
     """Builds what the host boots. Raises HostError.
 
-    For tests: `replaced` are shards that get code of theirs, `keys` lets them send Xen's debug keys.
+    For tests: `replaced` are shards that get code of theirs, `under_test` gives them Xen's debug keys and
+    QEMU's monitor.
     """
     system = apt.Apt(show)
     entries: list[bundle.Entry] = []
@@ -75,7 +76,7 @@ def prepare(
         memory_mib=config.host.memory_mib,
         cpus=config.host.cpus,
         devices=emulated_devices(config),
-        keys=keys,
+        under_test=under_test,
     )
     return emulator.Launch(machine, emulator.find(system, show), made.xen.version, _FAILURES)
 

@@ -1,0 +1,185 @@
+"""Four driver domains of four models, and guests spread over them: the others do not notice when one ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from device_guests import MEMORY, Worker, image, shell
+from harness import HostUnderTest, running
+
+pytestmark = pytest.mark.devices
+
+CONFIG = """
+[host]
+memory = "3GiB"
+
+[drivers.net0]
+kind = "netback"
+model = "e1000e"
+
+[drivers.net1]
+kind = "netback"
+model = "virtio-net"
+
+[drivers.disk0]
+kind = "blkback"
+model = "ahci"
+size = "1GiB"
+
+[drivers.disk1]
+kind = "blkback"
+model = "nvme"
+size = "1GiB"
+
+[networks.lan]
+driver = "net0"
+
+[networks.inner]
+driver = "net1"
+mode = "nat"
+subnet = "10.9.0.0/24"
+
+[volumes.a]
+driver = "disk0"
+size = "64MiB"
+
+[volumes.b]
+driver = "disk1"
+size = "64MiB"
+
+[volumes.plugged]
+driver = "disk0"
+size = "64MiB"
+
+{image}
+[guests.one]
+image = "device"
+memory = "{memory}"
+command_line = "ip=dhcp"
+autostart = false
+disks = ["a"]
+nics = ["lan"]
+
+[guests.two]
+image = "device"
+memory = "{memory}"
+command_line = "ip=dhcp"
+autostart = false
+disks = ["b"]
+nics = ["inner"]
+"""
+# the emulated networks' own router, behind either card
+ROUTER = "10.0.2.2"
+
+
+@pytest.fixture(scope="module")
+def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
+    with running("four", CONFIG.format(image=image(), memory=MEMORY), logs) as host:
+        host.cli("up", timeout=400)
+        networks_up(host)
+        for name in ("one", "two"):
+            start(host, name)
+        yield host
+
+
+def networks_up(host: HostUnderTest) -> None:
+    """Waits until the networks work, which takes long where many domains start in few processors."""
+    deadline = time.monotonic() + 120
+    while (states := {row["state"] for row in host.json("network", "list")}) != {"up"}:
+        assert time.monotonic() < deadline, states
+        time.sleep(1)
+
+
+def start(host: HostUnderTest, name: str) -> None:
+    """Creates one of the guests of xoar.toml and waits for it."""
+    host.cli("guest", "create", name)
+    host.wait_for(name, rb"login: ")
+
+
+def drivers(host: HostUnderTest) -> dict[str, str]:
+    """Their states by their names."""
+    return {row["name"]: row["state"] for row in host.json("driver", "list")}
+
+
+def test_all_kinds_of_devices_are_in_service(host: HostUnderTest) -> None:
+    assert drivers(host) == dict.fromkeys(("net0", "net1", "disk0", "disk1"), "ready")
+
+
+def test_guests_are_spread_over_them_as_declared(host: HostUnderTest) -> None:
+    for name, driver, network in (("one", "disk0", "net0"), ("two", "disk1", "net1")):
+        shown = host.json("guest", "show", name)
+        assert [disk["driver"] for disk in shown["disks"]] == [driver]
+        assert [nic["driver"] for nic in shown["nics"]] == [network]
+    for name, subnet in (("one", "10.0.2."), ("two", "10.9.0.")):
+        assert f"inet addr:{subnet}" in shell(host, name, "busybox ifconfig eth0")
+        assert shell(host, name, "cat /sys/block/xvda/size") == str(64 << 11)
+
+
+@pytest.fixture(scope="module")
+def workers(host: HostUnderTest) -> dict[str, Worker]:
+    return {name: Worker(host, name, "/dev/xvda", ROUTER) for name in ("one", "two")}
+
+
+def test_all_disks_and_networks_work_at_the_same_time(workers: dict[str, Worker]) -> None:
+    for worker in workers.values():
+        worker.progress(5)
+
+
+def test_devices_come_and_go_while_others_work(host: HostUnderTest, workers: dict[str, Worker]) -> None:
+    host.create("three", "device", MEMORY)
+    host.wait_for("three", rb"login: ")
+    for _ in range(3):
+        host.cli("disk", "attach", "three", "plugged", "--device", "xvdb")
+        host.cli("nic", "attach", "three", "lan", "--address", "10.0.2.77")
+        shell(host, "three", "busybox ifconfig eth0 10.0.2.77")
+        plugged = Worker(host, "three", "/dev/xvdb", ROUTER)
+        plugged.progress()
+        plugged.stop()
+        shell(host, "three", "busybox ifconfig eth0 down")
+        host.cli("nic", "detach", "three", "0")
+        host.cli("disk", "detach", "three", "xvdb")
+        for worker in workers.values():
+            worker.progress(1)
+    host.destroy("three")
+
+
+@pytest.mark.parametrize("driver", ["disk1", "net1"])
+def test_the_end_of_one_is_not_noticed_by_guests_of_the_others(
+    host: HostUnderTest, workers: dict[str, Worker], driver: str
+) -> None:
+    host.cli("driver", "restart", driver)
+    workers["one"].progress()
+    assert drivers(host) == dict.fromkeys(("net0", "net1", "disk0", "disk1"), "ready")
+
+
+def test_guests_of_one_that_was_built_anew_are_served_again(
+    host: HostUnderTest, workers: dict[str, Worker]
+) -> None:
+    host.destroy("two")
+    networks_up(host)
+    start(host, "two")
+    Worker(host, "two", "/dev/xvda", ROUTER).progress()
+    workers["one"].progress()
+
+
+def test_a_pulled_disk_is_the_trouble_of_its_guests_alone(
+    host: HostUnderTest, workers: dict[str, Worker]
+) -> None:
+    host.pull("disk1-controller", 3)
+    failed = "dd if=/dev/urandom of=/dev/xvda bs=4k count=1 conv=fsync 2>/dev/null || echo failed"
+    deadline = time.monotonic() + 120
+    while shell(host, "two", failed, 120) != "failed":
+        assert time.monotonic() < deadline, "a guest writes to a disk that was pulled out"
+    workers["one"].progress()
+    deadline = time.monotonic() + 60
+    while (states := drivers(host))["disk1"] != "failed":
+        assert time.monotonic() < deadline, states
+        time.sleep(1)
+    assert {name: state for name, state in states.items() if name != "disk1"} == dict.fromkeys(
+        ("net0", "net1", "disk0"), "ready"
+    )
+    (told,) = [row["note"] for row in host.json("driver", "list") if row["name"] == "disk1"]
+    assert "disk" in told
