@@ -54,7 +54,7 @@ size = "16MiB"
 
 [guests.{name}]
 image = "loaded"
-memory = "256MiB"
+memory = "384MiB"
 command_line = "ip=dhcp"
 disks = ["data-{name}"]
 nics = ["lan"]
