@@ -51,10 +51,11 @@ _XEN_OPTIONS = (
     "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all noreboot dom0=pvh"
     " flask=enforcing"
     " sched=credit"  # credit2, the default, stalls runnable vCPUs under software emulation
-    " hvm-spares-cpu0"  # QEMU loses some of CPU 0's changes from and to guests: patch 0007
 )
 # a PVH domain 0 insists on an IOMMU; a machine without devices has none
 _NO_IOMMU = " dom0-iommu=none"
+# beside driver domains, which are PV, QEMU loses some of CPU 0's changes from and to PVH guests: patch 0007
+_SPARE_CPU0 = " hvm-spares-cpu0"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class Qemu:
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What to boot. Paths are absolute; `memory_mib` is the machine's, in MiB, `cpus` what there is for guests:
-    the machine has one more, CPU 0, which runs Xen and PV domains only."""
+    """What to boot. Paths are absolute; `memory_mib` and `cpus` are the machine's, in MiB and threads."""
 
     xen: str
     kernel: str
@@ -159,13 +159,13 @@ def command(qemu: Qemu, machine: Machine, line_fd: int, qmp_fd: int) -> list[str
     `line_fd` and `qmp_fd` are connected stream sockets that the process inherits. The modules are
     taken from the links that `link_modules` makes: QEMU splits their list at commas and spaces.
     """
-    options = _XEN_OPTIONS if machine.devices else _XEN_OPTIONS + _NO_IOMMU
+    options = _XEN_OPTIONS + (_SPARE_CPU0 if machine.devices else _NO_IOMMU)
     modules = [_module(index) for index in range(len(machine.modules) + 1)]
     modules[0] = f"{modules[0]} {machine.kernel_arguments}".strip().replace(",", ",,")
     return [
         *qemu.argv, "-accel", "tcg,thread=multi", *pci.machine(machine.devices),
         # +npt: a PVH domain 0 needs nested paging, which this model does not have by itself
-        "-cpu", "qemu64,+svm,+npt", "-m", str(machine.memory_mib), "-smp", str(machine.cpus + 1),
+        "-cpu", "qemu64,+svm,+npt", "-m", str(machine.memory_mib), "-smp", str(machine.cpus),
         "-nodefaults", "-display", "none", "-no-reboot",
         "-chardev", _KEYS if machine.under_test else _NO_KEYS, "-serial", "chardev:xen",
         "-chardev", f"socket,id=line,fd={line_fd}", "-serial", "chardev:line",

@@ -56,7 +56,7 @@ def test_the_command_line_gives_xen_its_modules_in_order() -> None:
     assert following["-kernel"] == "/x/xen"
     assert following["-initrd"] == "module-0 a=1,,2,module-1,module-2"
     assert following["-m"] == "2048"
-    assert following["-smp"] == "4"
+    assert following["-smp"] == "3"
     assert following["-append"].endswith(" dom0_mem=64M")
     assert {"flask=enforcing", "sched=credit", "dom0=pvh"} <= set(following["-append"].split())
 

@@ -45,7 +45,7 @@ class Pair:
         machine, guest = self.xoar.machine, prepared.GUEST
         models = ", ".join(f"{device.model}" for device in machine.devices)
         return {
-            "emulator": f"QEMU {self.xoar.qemu.version}, software emulation (TCG), {machine.cpus + 1} CPUs, "
+            "emulator": f"QEMU {self.xoar.qemu.version}, software emulation (TCG), {machine.cpus} CPUs, "
             f"{machine.memory_mib} MiB, {models} behind an IOMMU",
             "xoar": f"Xen {self.xoar.xen_version}; a NetBack and a BlkBack",
             "stock": f"Xen {self.stock.xen_version}, domain 0: Linux {self.stock_kernel}, "
