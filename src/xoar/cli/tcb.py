@@ -15,8 +15,9 @@ def report(config: Config) -> tcb.Report:
     show = Reporter()
     system = Apt(show)
     images = [entry for image in config.images.values() for entry in up.image_entries(image, system, show)]
-    made = assembly.assemble(system, show, images, config.host.xen_source)
-    core = nano.core(micropython.build(system, show), made.xen, show)
+    hypervisor = assembly.hypervisor(system, show, config.host.xen_source)
+    made = assembly.assemble(system, show, images, hypervisor)
+    core = nano.core(micropython.build(system, show), hypervisor, show)
     return tcb.report(made.images, made.shards, core.compiler, -(-made.bundle.stat().st_size // 1024))
 
 

@@ -41,18 +41,26 @@ class Replacement:
     folder: Path
 
 
+def hypervisor(apt: Apt, show: Reporter, source: Path | None = None) -> xen.Xen:
+    """Xen; its numbers and layouts are in xoar.abi then, for the images of shards and driver domains.
+
+    Raises HostError.
+    """
+    built = xen.build(apt, show, source)
+    abi.generate(built, show)
+    return built
+
+
 def assemble(
     apt: Apt,
     show: Reporter,
     images: list[bundle.Entry],
-    xen_source: Path | None = None,
+    hypervisor: xen.Xen,
     replaced: Mapping[str, Replacement] | None = None,
     drivers: Iterable[bootplan.Driver] = (),
 ) -> Assembly:
     """Brings everything up to date; `images` are the guests' kernels and ramdisks. Raises HostError."""
     shards = shardset.load_all()
-    hypervisor = xen.build(apt, show, xen_source)
-    abi.generate(hypervisor, show)
     core = nano.core(micropython.build(apt, show), hypervisor, show)
     plan = bootplan.plan(shards, drivers)
     built = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from xoar.builder import library
 from xoar.host import apt, assembly, bundle, bzimage, disks, emulator, keeper, pci
-from xoar.host.build import abi, driver, grub, guest, xen
+from xoar.host.build import driver, grub, guest
 from xoar.host.config import Config, Image, check_files
 from xoar.host.devices import BLKBACK
 from xoar.host.errors import HostError
@@ -63,11 +63,10 @@ def prepare(
         entries += image_entries(image, system, show)
     if any(wanted.kind == BLKBACK for wanted in config.drivers.values()):
         entries.append(bundle.Entry("grub", library.KERNEL, grub.grub(system, show).read_bytes()))
-    # the images of driver domains have Xen's numbers and layouts in them
-    abi.generate(xen.build(system, show, config.host.xen_source), show)
+    hypervisor = assembly.hypervisor(system, show, config.host.xen_source)
     entries += driver_entries(config, system, show)
     drivers = tuple(config.drivers.values())
-    made = assembly.assemble(system, show, entries, config.host.xen_source, replaced, drivers)
+    made = assembly.assemble(system, show, entries, hypervisor, replaced, drivers)
     machine = emulator.Machine(
         xen=str(made.xen.image),
         kernel=str(made.bootstrapper),

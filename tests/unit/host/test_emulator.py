@@ -4,9 +4,10 @@ import asyncio
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from xoar.host import emulator
+from xoar.host import emulator, pci
 from xoar.host.emulator import Emulator, Launch, Machine, Qemu
 from xoar.host.errors import HostError
 
@@ -59,6 +60,15 @@ def test_the_command_line_gives_xen_its_modules_in_order() -> None:
     assert following["-smp"] == "3"
     assert following["-append"].endswith(" dom0_mem=64M")
     assert {"flask=enforcing", "sched=credit", "dom0=pvh"} <= set(following["-append"].split())
+
+
+def test_guests_keep_off_cpu_0_where_there_are_driver_domains() -> None:
+    device = pci.Device("net0", "e1000e")
+    for devices, spared in (([], False), ([device], True)):
+        machine = msgspec.structs.replace(MACHINE, devices=devices)
+        options = dict(pairwise(emulator.command(QEMU, machine, 5, 6)))["-append"].split()
+        assert ("hvm-spares-cpu0" in options) is spared
+        assert ("dom0-iommu=none" in options) is not spared
 
 
 def test_the_first_serial_port_is_a_file_and_the_second_the_line() -> None:
