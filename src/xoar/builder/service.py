@@ -112,6 +112,7 @@ class Service:
         self._devices = devices
         now = machine.now()
         self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
+        self._records[0] = _Record("bootstrapper", 0, None)  # about to end, or gone already
         self._operations: "list[_Operation]" = []
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
         self._first_domid = self._next_domid = first_guest
@@ -345,12 +346,11 @@ class Service:
             record = self._records.get(domid)
             if info.reason is None or domid in self._dying or (record and record.reported):
                 continue
+            if record:
+                record.reported = True
             if domid == 0:
-                self._records[0] = _Record("bootstrapper", 0, None)
-                self._records[0].reported = True
                 self._machine.destroy(0)
             elif record:
-                record.reported = True
                 self._report(domid, record, reason_of(info))
         for domid in [domid for domid in self._records if domid not in present and domid not in self._dying]:
             record = self._records.pop(domid)
