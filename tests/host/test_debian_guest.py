@@ -126,7 +126,7 @@ def test_a_new_kernel_and_a_larger_disk_are_there_after_a_reboot(host: HostUnder
         " sudo cp /boot/initrd.img-$v /boot/initrd.img-$v.new;"
         " sudo linux-update-symlinks install $v.new /boot/vmlinuz-$v.new; sudo rm /boot/*-$v",
     )
-    host.cli("volume", "grow", "web", "3GiB")
+    host.cli("volume", "grow", "web", "--size", "3GiB")
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = in_guest(host, boot)
     host.cli("guest", "reboot", "web")
