@@ -10,10 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from xoar.host.errors import HostError, NotFound
+from xoar.privilege.errors import ManifestError, PrivilegeError
 
 OK = 0
 ERROR = 1
-USAGE = 2  # click's own for wrong options, too; also a bad xoar.toml
+USAGE = 2  # click's own for wrong options, too; also a bad xoar.toml or manifest
 NOT_FOUND = 3
 NOT_RUNNING = 4
 TIMEOUT = 5
@@ -53,6 +54,9 @@ class Group(TyperGroup):
         except HostError as error:
             say(str(error))
             code = exit_code(error)
+        except PrivilegeError as error:
+            say(str(error))
+            code = USAGE if isinstance(error, ManifestError) else ERROR
         except BrokenPipeError:
             # whoever read the output has seen enough; what is left must not fail again when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

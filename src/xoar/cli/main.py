@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from xoar.cli import bench, disk, driver, guest, image, network, nic, options, volume
+from xoar.cli import bench, disk, driver, guest, image, network, nic, options, policy, volume
 from xoar.cli.failures import ERROR, NOT_RUNNING, Group, say
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # what gets this far is a bug: the whole traceback is wanted
     rich_markup_mode="markdown",
     help="A Xen host without domain 0: start it, look at it, run guests on it.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or a bad xoar.toml, 3 no such name, "
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, a bad xoar.toml or manifest, 3 no such name, "
     "4 the host is not running, 5 it took too long, 130 interrupted.",
 )
 app.add_typer(guest.app, name="guest")
@@ -32,6 +32,7 @@ app.add_typer(network.app, name="network")
 app.add_typer(disk.app, name="disk")
 app.add_typer(nic.app, name="nic")
 app.add_typer(driver.app, name="driver")
+app.add_typer(policy.app, name="policy")
 app.add_typer(bench.app, name="bench")
 
 

@@ -75,6 +75,18 @@ def _loggable(host: str | None) -> Iterable[str]:
         return known  # these logs can be read after a crash, too
 
 
+def _manifests(host: str | None) -> Iterable[str]:
+    from xoar.privilege import shardset
+
+    return shardset.load_all().manifests
+
+
+def _subjects(host: str | None) -> Iterable[str]:
+    from xoar.privilege import explain, shardset
+
+    return explain.subjects(shardset.load_all())
+
+
 def _images(host: str | None) -> Iterable[str]:
     from xoar.host import guests, images
     from xoar.host.client import Client
@@ -135,6 +147,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 GuestName = Annotated[str, typer.Argument(help="The guest's name.", autocompletion=_completer(_guests))]
 LogName = Annotated[
     str, typer.Argument(help="A guest, a shard, or xen.", autocompletion=_completer(_loggable))
+]
+ManifestName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SHARD", help="A shard, netback, blkback or guest.", autocompletion=_completer(_manifests)
+    ),
+]
+Asker = Annotated[
+    str,
+    typer.Argument(
+        metavar="A",
+        help="Who: its manifest's name, or scontext of a denial.",
+        autocompletion=_completer(_manifests),
+    ),
+]
+Asked = Annotated[
+    str,
+    typer.Argument(
+        metavar="B",
+        help="On whom or what: as A, self, xen, device ..., or tcontext.",
+        autocompletion=_completer(_subjects),
+    ),
 ]
 ImageName = Annotated[
     str | None,

@@ -20,5 +20,9 @@ class PolicyError(PrivilegeError):
     """The policy can't be generated or compiled for a reason that lies in no manifest."""
 
 
+class UnknownName(PrivilegeError):
+    """A question about the policy holds a word that means nothing there; `str()` says which do."""
+
+
 class PlanError(PrivilegeError):
     """The driver domains that a host's configuration asks for can't be planned."""

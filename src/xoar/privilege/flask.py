@@ -6,13 +6,13 @@ Above each rule stand the manifest lines that it comes from, so that a denial ca
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from xoar.privilege import promises, rules, shardset, vectors
 from xoar.privilege.errors import ManifestError, PolicyError
 from xoar.privilege.manifest import Manifest
-from xoar.privilege.rules import Origin, Rules, channel_type, domain_type, port_type, self_type
+from xoar.privilege.rules import Origin, Rules, channel_type, domain_type, name_set, port_type, self_type
 from xoar.privilege.shardset import ShardSet
 from xoar.privilege.vectors import AccessVectors
 
@@ -29,6 +29,8 @@ _XEN_SIDS = {
     "domDM": "unlabeled_t",
 }
 _RESOURCE_SIDS = {"irq": "irq_t", "iomem": "iomem_t", "ioport": "ioport_t", "device": "device_t"}
+SYSTEM_TYPES = tuple(dict.fromkeys([*_XEN_SIDS.values(), *_RESOURCE_SIDS.values()]))
+"""The types that belong to no manifest."""
 
 # What Linux, in guests and driver domains, tries and does without; a log full of it would hide real denials
 _LINUX_PROBES = (
@@ -42,13 +44,10 @@ _LINUX_PROBES = (
 def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
     """The policy's text for checkpolicy.
 
-    Raises ManifestError when a manifest asks for what Xen doesn't know or breaks a promise, PolicyError when
-    Xen has an initial SID that this generator doesn't know.
+    Raises ManifestError as `judged` does, PolicyError when Xen has an initial SID that this generator doesn't
+    know.
     """
-    allowed = rules.derive(shards)
-    _check_known(shards, access_vectors)
-    never = promises.promises(shards, access_vectors)
-    promises.check(allowed, never)
+    allowed, never = judged(shards, access_vectors)
     everything = shards.in_boot_order()
     sections = (
         ["# Generated from the manifests of Xoar's shards; see docs/policy.md", access_vectors.preamble],
@@ -59,6 +58,18 @@ def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
         _contexts(everything, shards.root, access_vectors),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def judged(shards: ShardSet, access_vectors: AccessVectors) -> tuple[Rules, list[promises.Never]]:
+    """The rules, after they were checked, and the promises that they keep.
+
+    Raises ManifestError when a manifest asks for what Xen doesn't know or breaks a promise.
+    """
+    allowed = rules.derive(shards)
+    _check_known(shards, access_vectors)
+    never = promises.promises(shards, access_vectors)
+    promises.check(allowed, never)
+    return allowed, never
 
 
 def _check_known(shards: ShardSet, access_vectors: AccessVectors) -> None:
@@ -77,7 +88,7 @@ def _check_known(shards: ShardSet, access_vectors: AccessVectors) -> None:
 
 def _types(manifests: tuple[Manifest, ...]) -> Iterator[str]:
     yield "attribute domain_type;"
-    for name in dict.fromkeys([*_XEN_SIDS.values(), *_RESOURCE_SIDS.values()]):
+    for name in SYSTEM_TYPES:
         yield f"type {name};"
     for manifest in manifests:
         own, own_self, channel = domain_type(manifest.name), self_type(manifest), channel_type(manifest.name)
@@ -93,22 +104,12 @@ def _types(manifests: tuple[Manifest, ...]) -> Iterator[str]:
 
 
 def _allow_lines(allowed: Rules) -> Iterator[str]:
-    grouped: dict[tuple[str, str, str, tuple[Origin, ...]], list[str]] = {}
-    for rule, because in allowed.items():
-        key = (rule.source, rule.target, rule.security_class, tuple(because))
-        grouped.setdefault(key, []).append(rule.permission)
     comment: tuple[Origin, ...] = ()
-    for (source, target, security_class, origins), permissions in grouped.items():
-        if origins != comment:
-            comment = origins
-            yield from (f"# {describe(origin)}" for origin in origins)
-        yield f"allow {source} {target}:{security_class} {_set(permissions)};"
-
-
-def describe(origin: Origin) -> str:
-    """An origin in one line, with the manifest named by its folder: no path of this machine."""
-    place = "/".join(origin.path.parts[-2:])
-    return f"{place}:{origin.line}: {origin.why}" if origin.line else f"{place}: {origin.why}"
+    for group in rules.grouped(allowed):
+        if group.origins != comment:
+            comment = group.origins
+            yield from (f"# {origin}" for origin in comment)
+        yield str(group)
 
 
 def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
@@ -125,8 +126,8 @@ def _never_lines(never: list[promises.Never]) -> Iterator[str]:
         if one.promise != comment:
             comment = one.promise
             yield f"# promise: {comment}"
-        sources, targets = _set(sorted(one.sources)), _set(sorted(one.targets))
-        yield f"neverallow {sources} {targets}:{one.security_class} {_set(sorted(one.permissions))};"
+        sources, targets = name_set(sorted(one.sources)), name_set(sorted(one.targets))
+        yield f"neverallow {sources} {targets}:{one.security_class} {name_set(sorted(one.permissions))};"
 
 
 def _contexts(
@@ -134,7 +135,7 @@ def _contexts(
 ) -> Iterator[str]:
     system_types = [*dict.fromkeys(_XEN_SIDS.values()), "domain_type"]
     yield "role system_r;"
-    yield f"role system_r types {_set(system_types)};"
+    yield f"role system_r types {name_set(system_types)};"
     yield "user system_u roles { system_r };"
     for sid in access_vectors.initial_sids:
         if sid == "dom0":
@@ -149,11 +150,6 @@ def _contexts(
         if serial := manifest.serial:
             label = f"system_u:object_r:{port_type(manifest.name)}"
             yield f"ioportcon {serial.first:#x}-{serial.last:#x} {label}"
-
-
-def _set(names: Iterable[str]) -> str:
-    names = list(names)
-    return names[0] if len(names) == 1 else "{ " + " ".join(names) + " }"
 
 
 if __name__ == "__main__":

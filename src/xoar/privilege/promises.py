@@ -29,6 +29,8 @@ _REPROGRAM = {
     "xen": ("microcode", "kexec", "firmware", "mtrr_add", "mtrr_del", "writeapic", "mca_op", "debug"),
     "xen2": ("livepatch_op", "resource_op"),
 }
+# Xen's pseudo-domains, which own its shared pages and the memory of devices
+_NOBODYS_MEMORY = frozenset({"domxen_t", "domio_t"})
 _MAP = ("map_read", "map_write", "transfer")
 
 
@@ -51,13 +53,20 @@ class Never:
         )
 
 
+LINKED_ONLY = "pages and event channels are shared along declared links and front ends only"
+
+
 def check(rules: Rules, promises: "list[Never]") -> None:
     """Raises ManifestError for the first rule that breaks a promise; it names the line that asks for it."""
     for rule, origins in rules.items():
-        for never in promises:
-            if never.forbids(rule):
-                text = f'"{rule}" breaks the promise: {never.promise}'
-                raise ManifestError(origins[0].path, max(1, origins[0].line), text)
+        for promise in broken(rule, promises):
+            text = f'"{rule}" breaks the promise: {promise}'
+            raise ManifestError(origins[0].path, max(1, origins[0].line), text)
+
+
+def broken(rule: Rule, promises: "list[Never]") -> tuple[str, ...]:
+    """The promises that a rule breaks or would break, each once."""
+    return tuple(dict.fromkeys(never.promise for never in promises if never.forbids(rule)))
 
 
 def promises(shards: ShardSet, vectors: AccessVectors) -> list[Never]:
@@ -99,12 +108,14 @@ def _powerless(
     others = domains - {self_type(manifest)}
     yield "only Bootstrapper and Builder create domains", own, domains, "domain", ("create",)
     promise = "only Bootstrapper and Builder reach into the memory of other domains"
-    yield promise, own, others, "mmu", None
+    yield promise, own, others | _NOBODYS_MEMORY, "mmu", None
     yield promise, own, others, "shadow", None
     yield promise, own, others, "domain2", ("resource_map", "mem_access", "mem_paging", "mem_sharing")
     promise = "only Bootstrapper and Builder control other domains"
     for security_class in ("domain", "domain2", "hvm"):
         yield promise, own, others, security_class, None
+    yield promise, own, others, "grant", ("setup", "query")
+    yield promise, own, others, "event", ("reset",)
     ends = frozenset(channel_type(m.name) for m in manifests if m is not manifest)
     yield promise, own, ends, "event", ("create", "send", "status")
 
@@ -120,17 +131,16 @@ def _apart(manifest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
 
 
 def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:
-    promise = "pages and event channels are shared along declared links and front ends only"
     own = frozenset({domain_type(manifest.name)})
     others = domains - {self_type(manifest)}
     clients = _clients(manifest, shards)
-    yield promise, own, others - clients, "grant", _MAP
+    yield LINKED_ONLY, own, others - clients, "grant", _MAP
     # Xen's check of a copy names the owners of both pages, so it is the same for both directions
     servers = frozenset(map(domain_type, frontend_servers(manifest, "vif")))
-    yield promise, own, others - servers - _types(shards.clients(manifest, "vif")), "grant", ("copy",)
+    yield LINKED_ONLY, own, others - servers - _types(shards.clients(manifest, "vif")), "grant", ("copy",)
     ends = frozenset({channel_type(manifest.name)})
     peers = clients | _servers(manifest) | _first_steps(manifest, shards)
-    yield promise, ends, domains - peers, "event", ("bind",)
+    yield LINKED_ONLY, ends, domains - peers, "event", ("bind",)
 
 
 def _devices(manifests: tuple[Manifest, ...], shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:

@@ -22,7 +22,7 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 All else is denied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from xoar.privilege.manifest import Frontend, Manifest, Right
 from xoar.privilege.shardset import ShardSet
 
 # The three permissions of class event whose target is the channel's label, not a domain
-_ON_CHANNELS = ("create", "send", "status")
+ON_CHANNELS = ("create", "send", "status")
 
 
 class Rule(NamedTuple):
@@ -55,8 +55,48 @@ class Origin:
     line: int
     why: str
 
+    @property
+    def manifest(self) -> str:
+        """The manifest by its folder's name: no path of this machine."""
+        return "/".join(self.path.parts[-2:])
+
+    def __str__(self) -> str:
+        return f"{self.manifest}:{self.line}: {self.why}" if self.line else f"{self.manifest}: {self.why}"
+
 
 Rules = dict[Rule, list[Origin]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rules that differ only in the permission and have the same origins; `str()` is a line of the policy."""
+
+    source: str
+    target: str
+    security_class: str
+    permissions: tuple[str, ...]
+    origins: tuple[Origin, ...]
+
+    def __str__(self) -> str:
+        return f"allow {self.source} {self.target}:{self.security_class} {name_set(self.permissions)};"
+
+
+def grouped(allowed: Rules) -> list[Group]:
+    """All rules, in the order of the first one of each group."""
+    permissions: dict[tuple[str, str, str, tuple[Origin, ...]], list[str]] = {}
+    for rule, origins in allowed.items():
+        key = (rule.source, rule.target, rule.security_class, tuple(origins))
+        permissions.setdefault(key, []).append(rule.permission)
+    return [
+        Group(source, target, security_class, tuple(names), origins)
+        for (source, target, security_class, origins), names in permissions.items()
+    ]
+
+
+def name_set(names: Iterable[str]) -> str:
+    """Names as the policy's language has them: one alone, or several in braces."""
+    names = list(names)
+    return names[0] if len(names) == 1 else "{ " + " ".join(names) + " }"
 
 
 def domain_type(name: str) -> str:
@@ -91,7 +131,7 @@ def derive(shards: ShardSet) -> Rules:
     implied = set(rules)
     for manifest in shards.in_boot_order():
         for right in manifest.rights:
-            rule = _stated(manifest, right, shards)
+            rule = stated(manifest, right, shards)
             if rule in rules:
                 _raise_repeated(manifest, right, rules[rule][0], implied=rule in implied)
             rules[rule] = [Origin(manifest.path, right.line, right.why)]
@@ -176,7 +216,8 @@ def _hardware(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin
     yield Rule(own, "iomem_t", "resource", "use_noiommu"), origin
 
 
-def _stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
+def stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
+    """The rule that a manifest's right becomes. Raises ManifestError for one that only links can give."""
     if right.on == "self":
         target, holder = self_type(manifest), manifest.name
     else:
@@ -186,7 +227,7 @@ def _stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:
             text = "event channels are bound along links: write [uses.<server>] or [frontends.<server>]"
             text += " in the client's manifest"
             raise ManifestError(manifest.path, right.line, text)
-        if right.permission in _ON_CHANNELS and (holder in shards.manifests):
+        if right.permission in ON_CHANNELS and (holder in shards.manifests):
             target = channel_type(holder)
     return Rule(domain_type(manifest.name), target, right.security_class, right.permission)
 

@@ -409,6 +409,12 @@ def test_completion_is_silent_without_a_host(run: Run, monkeypatch: pytest.Monke
     assert "builder" in _complete(run, "logs ", monkeypatch)
 
 
+def test_a_shell_completes_what_the_policy_is_about(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _complete(run, "policy show gu", monkeypatch) == ["guest"]
+    assert _complete(run, "policy explain tool", monkeypatch) == ["toolstack"]
+    assert _complete(run, "policy explain toolstack se", monkeypatch) == ["security", "self"]
+
+
 def _complete(run: Run, typed: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     words = f"xoar {typed}".split(" ")
     monkeypatch.setenv("COMP_WORDS", "\n".join(words))
