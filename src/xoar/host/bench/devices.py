@@ -10,12 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from xoar.host import apt, guests, keeper, up
 from xoar.host.bench import boot, hosts, prepared, stock, stock_devices, workloads
 from xoar.host.bench.guest_link import Agent, Listener
 from xoar.host.bench.pair import STOCK, XOAR
 from xoar.host.bench.report import Row
+from xoar.host.bench.steady import Steady
 from xoar.host.client import Client
 from xoar.host.emulator import Launch
 from xoar.host.progress import Reporter, Step
@@ -68,11 +70,12 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
     """`rounds` boots of each host, in turn, each with all workloads. Raises HostError."""
     xoar: Figures = defaultdict(list)
     other: Figures = defaultdict(list)
+    steady = Steady()
     try:
         with show.step("measuring both hosts in turn", 2 * rounds * (len(workloads.ALL) + 1)) as step:
             for _ in range(rounds):
-                _xoar(pair, xoar, step)
-                _stock(pair, other, step)
+                _xoar(pair, xoar, steady, step)
+                _stock(pair, other, steady, step)
     finally:
         for host in map(Host, (XOAR, STOCK)):
             if host.alive() is None:  # else it is another benchmark's
@@ -85,8 +88,9 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
     return [*rows, Row(MEMORY, xoar[MEMORY], other[MEMORY], "MiB")]
 
 
-def _xoar(pair: Pair, figures: Figures, step: Step) -> None:
+def _xoar(pair: Pair, figures: Figures, steady: Steady, step: Step) -> None:
     config = pair.guest.config
+    steady.wait()
     with _started(XOAR, pair.xoar, pair.guest) as (host, started, listener):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
@@ -99,17 +103,18 @@ def _xoar(pair: Pair, figures: Figures, step: Step) -> None:
         with Client.connect(host.name) as client:
             used = [entry.memory_kib for entry in client.objects() if entry.id != domid]
         figures[MEMORY].append(sum(used) / 1024)
-        _workloads(guest, pair.iperf3, figures, step)
+        _workloads(guest, pair.iperf3, figures, steady, step)
 
 
-def _stock(pair: Pair, figures: Figures, step: Step) -> None:
+def _stock(pair: Pair, figures: Figures, steady: Steady, step: Step) -> None:
+    steady.wait()
     with _started(STOCK, pair.stock, pair.guest) as (host, started, listener):
         login, unpacking = boot.stock_login(host, started)
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login - unpacking)
         guest = _called(listener, started, figures, step)
         figures[MEMORY].append(stock.MEMORY_MIB)
-        _workloads(guest, pair.iperf3, figures, step)
+        _workloads(guest, pair.iperf3, figures, steady, step)
 
 
 @contextmanager
@@ -128,8 +133,8 @@ def _called(listener: Listener, started: float, figures: Figures, step: Step) ->
     return guest
 
 
-def _workloads(guest: Agent, iperf3: list[str], figures: Figures, step: Step) -> None:
+def _workloads(guest: Agent, iperf3: list[str], figures: Figures, steady: Steady, step: Step) -> None:
     guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
     for load in workloads.ALL:
-        figures[load.name].append(load.measure(guest, iperf3))
+        figures[load.name].append(steady.measured(partial(load.measure, guest, iperf3)))
         step.advance()
