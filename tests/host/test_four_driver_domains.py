@@ -11,6 +11,8 @@ import pytest
 from device_guests import MEMORY, Worker, image, shell
 from harness import HostUnderTest, running
 
+from xoar.cli.failures import ERROR
+
 pytestmark = pytest.mark.devices
 
 CONFIG = """
@@ -65,6 +67,7 @@ image = "device"
 memory = "{memory}"
 command_line = "ip=dhcp"
 autostart = false
+group = "red"
 disks = ["a"]
 nics = ["lan"]
 
@@ -73,6 +76,7 @@ image = "device"
 memory = "{memory}"
 command_line = "ip=dhcp"
 autostart = false
+group = "blue"
 disks = ["b"]
 nics = ["inner"]
 """
@@ -123,6 +127,39 @@ def test_guests_are_spread_over_them_as_declared(host: HostUnderTest) -> None:
         assert shell(host, name, "cat /sys/block/xvda/size") == str(64 << 11)
 
 
+def served(host: HostUnderTest) -> dict[str, tuple[list[str | None], list[str]]]:
+    """The groups and the guests of each driver domain, as `xoar sharing` has them."""
+    shards = host.json("sharing")["shards"]
+    drivers = [shard for shard in shards if shard["kind"] in ("netback", "blkback")]
+    return {shard["name"]: (shard["groups"], shard["guests"]) for shard in drivers}
+
+
+def test_a_guest_shares_driver_domains_with_its_group_only(host: HostUnderTest) -> None:
+    before = {
+        "net0": (["red"], ["one"]), "net1": (["blue"], ["two"]),
+        "disk0": (["red"], ["one"]), "disk1": (["blue"], ["two"]),
+    }  # fmt: skip
+    assert served(host) == before
+    create = ("guest", "create", "other", "--image", "device", "--memory", MEMORY, "--group", "blue")
+    refusal = host.cli(*create, "--nic", "lan", status=ERROR)
+    said = "net0 serves guest one of group red; guests of group blue can use a network on net1"
+    assert said in refusal
+    assert served(host) == before
+    host.cli(*create, "--nic", "inner")
+    host.wait_for("other", rb"login: ")
+    assert served(host) == {**before, "net1": (["blue"], ["two", "other"])}
+    (guest,) = [row for row in host.json("sharing")["guests"] if row["name"] == "other"]
+    assert {row["name"]: row["shared_with"] for row in guest["shards"]} == {
+        "net1": ["two"],
+        "pciback": ["one", "two"],
+        **{name: ["one", "two"] for name in ("xenstore", "console", "builder", "toolstack")},
+    }
+    refusal = host.cli("disk", "attach", "other", "plugged", status=ERROR)
+    assert "disk0 serves guest one of group red" in refusal
+    host.destroy("other")
+    assert served(host) == before
+
+
 @pytest.fixture(scope="module")
 def workers(host: HostUnderTest) -> dict[str, Worker]:
     return {name: Worker(host, name, "/dev/xvda", ROUTER) for name in ("one", "two")}
@@ -134,7 +171,7 @@ def test_all_disks_and_networks_work_at_the_same_time(workers: dict[str, Worker]
 
 
 def test_devices_come_and_go_while_others_work(host: HostUnderTest, workers: dict[str, Worker]) -> None:
-    host.create("three", "device", MEMORY)
+    host.create("three", "device", MEMORY, "--group", "red")
     host.wait_for("three", rb"login: ")
     for _ in range(3):
         host.cli("disk", "attach", "three", "plugged", "--device", "xvdb")

@@ -34,7 +34,7 @@ def sample(kind):
         return b"\x00\x7e\xff"
     if name == "Text":
         return "root=/dev/xvda ~"[: kind.maximum]
-    if name == "Name":
+    if name in ("Name", "OptionalName"):
         return "web-1.example"
     if name == "Choice":
         return kind.words[-1]

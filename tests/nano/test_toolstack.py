@@ -78,9 +78,10 @@ class Host:
         writer, reader = xenstore_rings(page)
         return Client(reader, writer, link.serve, link.serve)
 
-    def create(self, name, disks=(), nics=()):
-        fields = {"name": name, "uuid": b"u" * 16, "kernel": b"k" * 32, "ramdisk": bytes(32)}
-        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1, "disks": disks, "nics": nics})
+    def create(self, name, disks=(), nics=(), group=""):
+        fields = {"name": name, "uuid": (name * 16)[:16].encode(), "kernel": b"k" * 32, "ramdisk": bytes(32)}
+        fields.update({"command_line": "", "memory_kib": 32768, "vcpus": 1, "group": group})
+        fields.update({"disks": disks, "nics": nics})
         return self.ask("guest_create", on_reboot="restart", on_crash="keep", **fields)
 
 
@@ -138,6 +139,19 @@ def test_a_guest_with_devices_starts_once_driver_domains_serve_and_lets_go_of_th
         agent.write(path + "/state", "6")
     assert host.run().kind == "done"
     assert not blk.exists("/local/domain/7/backend/vbd/32")
+
+
+def test_a_driver_domain_that_guests_of_a_group_wait_for_is_not_shared_with_another_group():
+    host = Host(WORDS)
+    network = ("lan", "net0", "bridge", 0, "", [], "")
+    assert host.ask("network_create", network=network).kind == "done"
+    nics = [("lan", bytes([0, 0, 0, 0, 0, number]), "", 0) for number in (1, 2, 3)]
+    assert host.create("web", nics=nics[:1], group="red") is None
+    error = host.create("mail", nics=nics[1:2], group="blue").fields
+    text = "net0 serves guest web of group red; guests of group blue need another netback, or this one"
+    assert (error.errno, error.text) == (16, text + " free of others")
+    assert host.create("mail", nics=nics[1:2], group="red") is None
+    assert host.create("news", nics=nics[2:]).fields.errno == 16
 
 
 def test_a_volume_is_made_by_its_agent():

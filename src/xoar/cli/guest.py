@@ -12,7 +12,6 @@ from xoar.cli import devices, options
 from xoar.cli.failures import say
 
 if TYPE_CHECKING:
-    from xoar.host.client import Client
     from xoar.host.config import Config, Guest
     from xoar.host.devices import CloudInit
 
@@ -37,6 +36,12 @@ def create(
     ] = None,
     on_reboot: Annotated[str | None, typer.Option(metavar="restart|destroy|keep")] = None,
     on_crash: Annotated[str | None, typer.Option(metavar="restart|destroy|keep")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help='Share driver domains only with this group; "": with those of none.'
+        ),
+    ] = None,
     disk: Annotated[
         list[str] | None,
         typer.Option(metavar="VOLUME[,mode=r][,device=xvdb]", help="A disk; the first one is xvda."),
@@ -66,6 +71,7 @@ def create(
     - `xoar guest create web --image debian --memory 256MiB`
     - `xoar guest create debian`
     - `xoar guest create mail --image bookworm --nic lan --disk mail --disk archive,mode=r`
+    - `xoar guest create shop --image debian --nic lan --group red`
     """
     from xoar.cli import output
     from xoar.host import config as configuration
@@ -78,6 +84,8 @@ def create(
     if memory is not None:
         kib = devices.value(memory, "--memory", configuration.guest_memory_kib)
         guest = replace(guest, memory_kib=kib)
+    if group is not None:
+        guest = replace(guest, group=devices.value(group, "--group", configuration.group_name))
     for option, choices, value in (
         ("--on-reboot", ON_REBOOT.words, on_reboot),
         ("--on-crash", ON_CRASH.words, on_crash),
@@ -139,11 +147,11 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
     - `xoar guest list --json`
     """
     from xoar.cli import output
+    from xoar.host import guests
     from xoar.host.client import Client
 
     with Client.connect(options.host_name(host)) as client:
-        entries = client.guests()
-        plugged = {entry.name: _devices(client, entry.name) for entry in entries}
+        entries = guests.shown(client)
     if json:
         output.print_json(
             [
@@ -156,8 +164,9 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
                     "vcpus": entry.vcpus,
                     "age_s": entry.age_ms // 1000,
                     "restarts": entry.restarts,
-                    "disks": [devices.disk_facts(disk) for disk in plugged[entry.name][0]],
-                    "nics": [devices.nic_facts(nic) for nic in plugged[entry.name][1]],
+                    "group": entry.group or None,
+                    "disks": [devices.disk_facts(disk) for disk in entry.disks],
+                    "nics": [devices.nic_facts(nic) for nic in entry.nics],
                 }
                 for entry in entries
             ]
@@ -172,26 +181,14 @@ def list_guests(host: options.Host = None, json: options.Json = False) -> None:
             str(entry.vcpus),
             output.age(entry.age_ms),
             str(entry.restarts),
-            " ".join(disk.volume for disk in plugged[entry.name][0]) or "-",
-            devices.addresses(plugged[entry.name][1]) or "-",
+            entry.group or "-",
+            " ".join(disk.volume for disk in entry.disks) or "-",
+            devices.addresses(entry.nics) or "-",
         )
         for entry in entries
     ]
-    columns = ("name", "id", "state", "memory", "vcpus", "age", "restarts", "disks", "addresses")
+    columns = ("name", "id", "state", "memory", "vcpus", "age", "restarts", "group", "disks", "addresses")
     output.print_table(columns, rows, right=("id", "memory", "vcpus", "restarts"))
-
-
-def _devices(client: Client, name: str) -> tuple[list[Any], list[Any]]:
-    """A guest's disks and interfaces; none if it is gone meanwhile."""
-    from xoar.host.client import RequestRefused
-
-    try:
-        shown = client.request("guest_show", name=name).fields
-    except RequestRefused as error:
-        if not error.absent:
-            raise
-        return [], []
-    return shown.disks, shown.nics
 
 
 @app.command()
@@ -250,6 +247,7 @@ def _facts(shown: Any, library: Any) -> dict[str, object]:
         "vcpus": shown.vcpus,
         "on_reboot": shown.on_reboot,
         "on_crash": shown.on_crash,
+        "group": shown.group or None,
         "age_s": shown.age_ms // 1000,
         "restarts": shown.restarts,
         "disks": [devices.disk_facts(disk) for disk in shown.disks],

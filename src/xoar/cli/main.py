@@ -358,6 +358,45 @@ def top(
 
 
 @app.command()
+def sharing(
+    dot: Annotated[bool, typer.Option("--dot", help="Print a graph in Graphviz's language.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Draw it into this file; needs Graphviz.")
+    ] = None,
+    host: options.Host = None,
+    json: options.Json = False,
+) -> None:
+    """Show which guests share which shards, and what whoever took over a shard would reach.
+
+    Examples:
+
+    - `xoar sharing`
+    - `xoar sharing --json`
+    - `xoar sharing --svg sharing.svg`
+    - `xoar sharing --dot | dot -Tpdf > sharing.pdf`
+    """
+    from xoar.cli import output
+    from xoar.cli import sharing as looking
+    from xoar.host import drawing
+    from xoar.host.client import Client
+
+    if json + dot + (svg is not None) > 1:
+        raise typer.BadParameter("--dot, --svg and --json exclude one another")
+    where = options.host_name(host)
+    with Client.connect(where) as client:
+        shared = looking.look(client)
+    if json:
+        output.print_json(looking.facts(shared))
+    elif dot:
+        print(drawing.dot(where, shared), end="")
+    elif svg is not None:
+        drawing.svg(drawing.dot(where, shared), svg)
+        say(f"{svg} is drawn")
+    else:
+        looking.show(shared)
+
+
+@app.command()
 def tcb(config: options.Config = None, json: options.Json = False) -> None:
     """Count the code that must be trusted: lines compiled into Bootstrapper and Builder; sizes of all shards.
 

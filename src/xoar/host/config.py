@@ -21,7 +21,7 @@ from xoar.host.tables import Table, parse_size
 from xoar.host.tables import format_size as format_size
 from xoar.host.tables import nearest as nearest
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import COMMAND_LINE, ON_CRASH, ON_REBOOT
+from xoar.messages.schema import COMMAND_LINE, GROUP, ON_CRASH, ON_REBOOT
 from xoar.privilege.toml_lines import TomlLines
 
 FILE = "xoar.toml"
@@ -69,8 +69,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest; `command_line` follows the image's. `login` is who scripts on its console log in as.
-    `cloud_init` is None where nothing is said about it."""
+    """A guest; `command_line` follows the image's. `login` is who scripts on its console log in as. `group`
+    are the guests that it shares driver domains with, "" those without one. `cloud_init` is None where
+    nothing is said about it."""
 
     name: str
     image: str
@@ -81,6 +82,7 @@ class Guest:
     on_crash: str = "keep"
     autostart: bool = True
     login: str = ""
+    group: str = ""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     cloud_init: CloudInit | None = None
@@ -127,6 +129,16 @@ def guest_memory_kib(text: str) -> int:
     if kib % 4 or not 8 << 10 <= kib <= 1 << 30:
         raise ValueError(f'"{text}": a guest has 8MiB to 1TiB of memory, in whole pages (4KiB)')
     return kib
+
+
+def group_name(text: str) -> str:
+    """The name of a guest's group, or "" for none. Raises ValueError."""
+    try:
+        GROUP.encode(text)
+    except MessageError as error:
+        allowed = f"use up to {GROUP.maximum} of a-z, 0-9, _ . -, a letter or digit first"
+        raise ValueError(f'"{text}" is no name for a group: {allowed}') from error
+    return text
 
 
 def find(path: Path | None) -> Path | None:
@@ -279,6 +291,7 @@ def _guest(table: Table, parts: Config) -> Guest:
         table.choice("on_crash", "keep", ON_CRASH.words),
         table.flag("autostart", True),
         table.text("login", ""),
+        table.parsed("group", "", group_name, "red"),
         devices.lettered(
             devices.read_disk(entry, parts.drivers, parts.volumes, name if is_disk else "")
             for entry in table.entries("disks", "volume", devices.MAX_DEVICES - 1)  # one is for cloud-init

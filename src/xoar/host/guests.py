@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from xoar.builder.library import KERNEL, RAMDISK
-from xoar.host.client import BUILD_SECONDS, Client
+from xoar.host.client import BUILD_SECONDS, Client, RequestRefused
 from xoar.host.config import Config, Guest, format_size, nearest
 from xoar.host.errors import HostError, NotFound
 from xoar.host.progress import Reporter
@@ -35,6 +35,18 @@ def library(client: Client) -> Library:
         for entry in entries
         if entry.kind == KERNEL
     }
+
+
+def shown(client: Client) -> list[Any]:
+    """All guests with their devices, as the message `guest`; without those that end meanwhile."""
+    found = []
+    for entry in client.guests():
+        try:
+            found.append(client.request("guest_show", name=entry.name).fields)
+        except RequestRefused as error:
+            if not error.absent:
+                raise
+    return found
 
 
 def boot_image(config: Config, guest: Guest) -> str:
@@ -78,6 +90,7 @@ def create(
         vcpus=guest.vcpus,
         on_reboot=guest.on_reboot,
         on_crash=guest.on_crash,
+        group=guest.group,
         disks=plugged.disks,
         nics=plugged.nics,
     )
@@ -171,6 +184,7 @@ def differences(host: str, config: Config, guest: Guest, shown: Any, images: Lib
         ("vcpus", guest.vcpus),
         ("on_reboot", guest.on_reboot),
         ("on_crash", guest.on_crash),
+        ("group", guest.group),
         ("command_line", config.kernel_arguments(guest)),
     ):
         found = getattr(shown, name)

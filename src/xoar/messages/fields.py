@@ -132,6 +132,18 @@ class Name(Text):
             )
 
 
+class OptionalName(Name):
+    """A name as above, or "" for none."""
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(maximum)
+        self.name += " or none"
+
+    def check(self, value: str) -> None:
+        if value:
+            super().check(value)
+
+
 class Choice:
     """One of a few words, sent as its position (u8)."""
 

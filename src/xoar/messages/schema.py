@@ -9,7 +9,7 @@ the first (a domid in lists of domains, a position in other lists), and `more` i
 is a further page, which starts after the last entry received.
 """
 
-from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, Record, Text
+from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, OptionalName, Record, Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ DIGEST = Fixed(32)
 UUID = Fixed(16)
 NAME = Name(64)
 COMMAND_LINE = Text(1024)
+GROUP = OptionalName(32)
+"""The group of guests that a guest shares driver domains with; "" is that of guests without one."""
 NO_IMAGE = bytes(32)
 """The ramdisk digest of a guest that has none."""
 
@@ -331,6 +333,7 @@ TABLE = (
             ("vcpus", U16),
             ("on_reboot", ON_REBOOT),
             ("on_crash", ON_CRASH),
+            ("group", GROUP),
             ("disks", Array(DISK, 8)),
             ("nics", Array(NIC, 8)),
         ),
@@ -376,6 +379,7 @@ TABLE = (
             ("vcpus", U16),
             ("on_reboot", ON_REBOOT),
             ("on_crash", ON_CRASH),
+            ("group", GROUP),
             ("age_ms", U64),
             ("restarts", U32),
             ("note", Text(256)),

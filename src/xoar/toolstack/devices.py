@@ -1,7 +1,7 @@
 """All devices of all guests: which may be, which are plugged, and what their driver domains say of them."""
 
-from xoar.messages.errors import EEXIST, EINVAL, ENOENT, ENOSPC
-from xoar.toolstack import ipv4, service
+from xoar.messages.errors import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC
+from xoar.toolstack import groups, ipv4, service
 from xoar.toolstack.device import CLOSED, INITIALISING, VBD, VIF, Device, disk_number, mac_text, write
 from xoar.toolstack.driver import BLKBACK
 from xoar.xenstore import wire
@@ -34,13 +34,14 @@ class Unfit(Exception):
 
 
 class Devices:
-    """What `make` and `add_...` returned counts as in use until `forget`."""
+    """What `make` and `add_...` returned counts as in use until `forget`. Guests are given as their
+    configuration, the fields of guest_create."""
 
     def __init__(self, store: "StoreLink", drivers: "Drivers", networks: "Networks") -> None:
         self._store = store
         self._drivers = drivers
         self._networks = networks
-        self._owners: "list[tuple[Device, str]]" = []
+        self._owners: "list[tuple[Device, Any]]" = []
         # (driver domain, kind, guest's domain, number) of those that have nodes
         self._plugged: "dict[Key, Device]" = {}
         drivers.lost.append(self._lost)
@@ -49,13 +50,13 @@ class Devices:
 
     # what guests have
 
-    def make(self, guest: str, disks: "list[Any]", nics: "list[Any]") -> "list[Device]":
+    def make(self, guest: "Any") -> "list[Device]":
         """The devices of a new guest. Raises Unfit, with none of them made."""
         made: "list[Device]" = []
         try:
-            for disk in disks:
+            for disk in guest.disks:
                 made.append(self.add_disk(guest, made, disk))
-            for nic in nics:
+            for nic in guest.nics:
                 made.append(self.add_nic(guest, made, nic))
         except Unfit:
             for device in made:
@@ -63,7 +64,7 @@ class Devices:
             raise
         return made
 
-    def add_disk(self, guest: str, others: "list[Device]", disk: "Any") -> Device:
+    def add_disk(self, guest: "Any", others: "list[Device]", disk: "Any") -> Device:
         """A further disk of a guest that has `others`. Raises Unfit."""
         number, driver = disk_number(disk.device), self._drivers.find(disk.driver)
         if number is None:
@@ -71,10 +72,10 @@ class Devices:
         if driver is None or driver.kind != BLKBACK:
             raise Unfit(ENOENT, "disk %s: there is no %s %s" % (disk.device, BLKBACK, disk.driver))
         if number in _numbers(others, VBD):
-            raise Unfit(EEXIST, "guest %s has a disk %s already" % (guest, disk.device))
+            raise Unfit(EEXIST, "guest %s has a disk %s already" % (guest.name, disk.device))
         return self._add(guest, others, Device(VBD, number, disk, driver))
 
-    def add_nic(self, guest: str, others: "list[Device]", nic: "Any") -> Device:
+    def add_nic(self, guest: "Any", others: "list[Device]", nic: "Any") -> Device:
         """A further network interface of a guest that has `others`; it gets the first free handle. Raises
         Unfit."""
         network = self._networks.find(nic.network)
@@ -92,7 +93,7 @@ class Devices:
                 what = nic.address
             else:
                 continue
-            raise Unfit(EEXIST, "network %s: guest %s has the address %s" % (nic.network, owner, what))
+            raise Unfit(EEXIST, "network %s: guest %s has the address %s" % (nic.network, owner.name, what))
         used = _numbers(others, VIF)
         free = [handle for handle in range(MAX_OF_A_KIND + 1) if handle not in used]
         return self._add(guest, others, Device(VIF, free[0], nic, network.driver))
@@ -103,16 +104,20 @@ class Devices:
 
     def users(self, network: str) -> "list[str]":
         """The names of the guests that have an interface on a network."""
-        return [owner for _, owner in self._on(network)]
+        return [owner.name for _, owner in self._on(network)]
 
-    def _add(self, guest: str, others: "list[Device]", device: Device) -> Device:
+    def _add(self, guest: "Any", others: "list[Device]", device: Device) -> Device:
         if len(_numbers(others, device.kind)) >= MAX_OF_A_KIND:
             what = "disks" if device.kind == VBD else "network interfaces"
-            raise Unfit(ENOSPC, "guest %s has %d %s, the most allowed" % (guest, MAX_OF_A_KIND, what))
+            raise Unfit(ENOSPC, "guest %s has %d %s, the most allowed" % (guest.name, MAX_OF_A_KIND, what))
+        uses = [(other.driver, owner) for other, owner in self._owners]
+        refusal = groups.refusal(device.driver, guest.group, uses, self._drivers.all)
+        if refusal:
+            raise Unfit(EBUSY, refusal)
         self._owners.append((device, guest))
         return device
 
-    def _on(self, network: str) -> "list[tuple[Device, str]]":
+    def _on(self, network: str) -> "list[tuple[Device, Any]]":
         return [
             (device, owner)
             for device, owner in self._owners

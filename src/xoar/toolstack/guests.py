@@ -102,7 +102,7 @@ class Guests:
             request.refuse(errno, text)
             return
         try:
-            devices = self._devices.make(config.name, config.disks, config.nics)
+            devices = self._devices.make(config)
         except Unfit as unfit:
             request.refuse(unfit.errno, unfit.text)
             return

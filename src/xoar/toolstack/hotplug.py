@@ -56,7 +56,7 @@ class Hotplug:
         if guest is None:
             return
         try:
-            device = add(guest.name, guest.devices, config)
+            device = add(guest.config, guest.devices, config)
         except Unfit as unfit:
             request.refuse(unfit.errno, unfit.text)
             return

@@ -94,6 +94,7 @@ class Reports:
             vcpus=config.vcpus,
             on_reboot=config.on_reboot,
             on_crash=config.on_crash,
+            group=config.group,
             age_ms=self._age_ms(guest),
             restarts=guest.restarts,
             note=guest.note[:256],

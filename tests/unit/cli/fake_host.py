@@ -141,7 +141,7 @@ class FakeHost:
             "state": "running", "reason": "none", "kernel": KERNEL, "ramdisk": RAMDISK,
             "command_line": f"console=hvc0 hostname={name}", "memory_kib": 131072, "vcpus": 1,
             "on_reboot": "restart", "on_crash": "keep", "age_ms": 65_000, "restarts": 0, "note": "",
-            "disks": [], "nics": [], **fields,
+            "group": "", "disks": [], "nics": [], **fields,
         }  # fmt: skip
         shell = self.shells[domid] = Shell()
         return shell

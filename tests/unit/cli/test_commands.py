@@ -321,10 +321,11 @@ def test_up_tells_how_a_running_guest_differs(
 ) -> None:
     _launched(host)
     Path("xoar.toml").write_text(CONFIG)
-    host.add_guest("web", memory_kib=65536, on_crash="destroy", kernel=b"k" * 32)
+    host.add_guest("web", memory_kib=65536, on_crash="destroy", group="red", kernel=b"k" * 32)
     text = run("up").stderr
     for part in ("image is not debian", "memory is 64MiB, not 128MiB", 'on_crash is "destroy", not "keep"'):
         assert part in text
+    assert 'group is "red", not ""' in text
 
 
 def test_up_fails_if_a_guest_cannot_be_created_but_creates_the_others(

@@ -63,6 +63,7 @@ def test_everything_can_be_said() -> None:
         on_crash = "restart"
         autostart = false
         login = "admin"
+        group = "red"
         """,
         FILE,
     )
@@ -70,7 +71,9 @@ def test_everything_can_be_said() -> None:
     image = found.images["mine"]
     assert (image.kernel, image.initramfs) == (FILE.absolute().parent / "vmlinuz", Path("/boot/initrd"))
     guest = found.guests["web"]
-    assert guest == config.Guest("web", "mine", 262144, 2, "single", "destroy", "restart", False, "admin")
+    assert guest == config.Guest(
+        "web", "mine", 262144, 2, "single", "destroy", "restart", False, "admin", "red"
+    )
     assert found.kernel_arguments(guest) == "console=hvc0 quiet single"
 
 
@@ -102,6 +105,9 @@ def test_everything_can_be_said() -> None:
         (GUEST + 'memory = "9001KiB"\n', 5, "whole pages"),
         (GUEST + "vcpus = 129\n", 5, "1 to 128"),
         (GUEST + 'on_crash = "ignore"\n', 5, "restart, destroy, keep"),
+        (GUEST + 'group = "Red"\n', 5, '"Red" is no name for a group: use up to 32 of a-z'),
+        (GUEST + f'group = "{"r" * 33}"\n', 5, "is no name for a group"),
+        (GUEST + "group = 3\n", 5, 'write it like this: group = "red"'),
         (GUEST + "autostart = 1\n", 5, "write it like this: autostart = true"),
         (GUEST + "\n\nmemroy = 1\n", 7, '"memroy" is not a key in [guests.web]. Did you mean "memory"?'),
         (GUEST + "zzz = 1\n", 5, "Known: image, memory, vcpus"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xoar.messages import document, schema
 from xoar.messages.codec import MAX_FRAME, Decoder, Message, encode, encode_error
 from xoar.messages.errors import MessageError
-from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, Record, Text
+from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, OptionalName, Record, Text
 
 PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F))
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -26,8 +26,13 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.binary(min_size=kind.largest, max_size=kind.largest)
     if isinstance(kind, Blob):
         return st.binary(max_size=kind.maximum)
+    if isinstance(kind, OptionalName):
+        return st.one_of(st.just(""), values_of(Name(kind.maximum)))
     if isinstance(kind, Name):
-        first, rest = st.sampled_from(NAME_CHARACTERS), st.text(NAME_CHARACTERS + "_.-", max_size=63)
+        first, rest = (
+            st.sampled_from(NAME_CHARACTERS),
+            st.text(NAME_CHARACTERS + "_.-", max_size=kind.maximum - 1),
+        )
         return st.builds("{}{}".format, first, rest)
     if isinstance(kind, Text):
         return st.text(PRINTABLE, max_size=kind.maximum)

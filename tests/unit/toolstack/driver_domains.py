@@ -10,20 +10,22 @@ from xoar.xenstore.client import Client
 from xoar.xenstore.errors import Refused
 
 PCIBACK, NET, BLK = 5, 6, 7
-WORDS = {"driver": [f"net0:netback:{NET}:24", f"disk0:blkback:{BLK}:32"], "pciback": [str(PCIBACK)]}
-NAMES = {NET: "net0", BLK: "disk0"}
+USUAL = {"net0": NET, "disk0": BLK}
+KINDS = {"n": "netback", "d": "blkback"}
 
 
 class DriverHost(Host):
-    """`claims` are the driver domains that PCIBack claims a device for, `ready` those whose agents start;
-    `stubborn` guests don't let go of devices; `refuse` has texts by volume or network."""
+    """`domids` are those of its driver domains, whose names begin as their kinds do in KINDS. `claims` are
+    the ones that PCIBack claims a device for, `ready` those whose agents start; `stubborn` guests don't let
+    go of devices; `refuse` has texts by volume or network."""
 
-    def __init__(self, start: bool = True) -> None:
-        super().__init__(WORDS)
-        self.fake.late = {"pciback": PCIBACK, "net0": NET, "disk0": BLK}
+    def __init__(self, start: bool = True, domids: dict[str, int] = USUAL) -> None:
+        words = [f"{name}:{KINDS[name[0]]}:{domid}:{8 * (domid - 3)}" for name, domid in domids.items()]
+        super().__init__({"driver": words, "pciback": [str(PCIBACK)]})
+        self.fake.late = {"pciback": PCIBACK, **domids}
         self.fake.next_domid = 32
-        self.claims = {"net0", "disk0"}
-        self.ready = {NET, BLK}
+        self.claims = set(domids)
+        self.ready = set(domids.values())
         self.stubborn: set[int] = set()
         self.refuse: dict[str, str] = {}
         self.claimed: set[str] = set()
@@ -38,7 +40,7 @@ class DriverHost(Host):
         for name in sorted(self.claims - self.claimed):
             if self.fake.built.get(PCIBACK) == "running" and self.fake.late[name] not in self.fake.built:
                 self.device(name, "claimed")
-        for domid in (NET, BLK):
+        for domid in self.fake.late.values():
             if self.fake.built.get(domid) == "running" and domid in self.ready:
                 self.serve(domid)
 

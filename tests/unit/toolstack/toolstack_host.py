@@ -215,7 +215,7 @@ class Host:
         return {
             "name": name, "uuid": self.uuids.to_bytes(16, "big"), "kernel": KERNEL, "ramdisk": bytes(32),
             "command_line": "console=hvc0", "memory_kib": 65536, "vcpus": 2,
-            "on_reboot": "restart", "on_crash": "keep", "disks": [], "nics": [], **changes,
+            "on_reboot": "restart", "on_crash": "keep", "group": "", "disks": [], "nics": [], **changes,
         }  # fmt: skip
 
     def create(self, name: str = "web", **changes: Any) -> int:
