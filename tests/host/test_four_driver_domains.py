@@ -190,7 +190,7 @@ def test_devices_come_and_go_while_others_work(host: HostUnderTest, workers: dic
 
 def test_frames_of_a_network_with_a_vlan_are_tagged_on_the_wire(host: HostUnderTest, tmp_path: Path) -> None:
     wire = tmp_path / "wire.pcap"
-    host.create("three", "device", MEMORY)
+    host.create("three", "device", MEMORY, "--group", "red")
     host.wait_for("three", rb"login: ")
     host.cli("nic", "attach", "three", "tagged", "--mac", "00:16:3e:00:00:42", "--address", "10.42.0.3")
     shell(host, "three", "busybox ifconfig eth0 10.42.0.3")
@@ -208,7 +208,7 @@ def test_frames_of_a_network_with_a_vlan_are_tagged_on_the_wire(host: HostUnderT
 
 
 def test_what_a_guest_sends_is_limited_to_its_rate(host: HostUnderTest) -> None:
-    host.create("three", "device", MEMORY)
+    host.create("three", "device", MEMORY, "--group", "red")
     host.wait_for("three", rb"login: ")
     rates = {}
     for limit in ((), ("--rate", "128KiB")):
