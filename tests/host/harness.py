@@ -205,10 +205,10 @@ class HostUnderTest:
 
 
 @contextmanager
-def running(
+def launched(
     name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
 ) -> Iterator[HostUnderTest]:
-    """A host made from the text of an xoar.toml, with blank disks, ended afterwards.
+    """A host made from the text of an xoar.toml, with blank disks, ended afterwards; it need not serve yet.
 
     Its logs stay in `folder`.
     """
@@ -220,10 +220,19 @@ def running(
     launch = up.prepare(settings, Reporter(), replaced, under_test=True)
     keeper.launch(host, launch)
     try:
-        keeper.wait_running(host, up.START_TIMEOUT)
         yield HostUnderTest(host, config_file)
     finally:
         for log in (host.xen_log, host.keeper_log, host.qemu_log):
             if log.is_file():
                 (folder / f"{name}-{log.name}").write_bytes(log.read_bytes())
         host.stop(erase=True)
+
+
+@contextmanager
+def running(
+    name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
+) -> Iterator[HostUnderTest]:
+    """The same, once it serves."""
+    with launched(name, text, folder, replaced) as host:
+        keeper.wait_running(host.host, up.START_TIMEOUT)
+        yield host

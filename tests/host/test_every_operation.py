@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, HostUnderTest
+from harness import ATTACKS, launched
 
-from xoar.host import config, keeper, up
 from xoar.host.assembly import Replacement
-from xoar.host.progress import Reporter
-from xoar.host.state import Host
 from xoar.privilege import rules, shardset
 from xoar.privilege.rules import Rule
 
@@ -67,27 +62,11 @@ def rule_behind(shard: str, hypercall: str, operation: int, victim: str) -> Rule
     return Rule(own, "security_t" if security_class == "security" else other, security_class, permission)
 
 
-@contextmanager
-def taken_over(shard: str, logs: Path) -> Iterator[HostUnderTest]:
-    """A host of which one shard sweeps through all operations. Nobody waits for it to serve."""
-    name = f"sweep-{shard}"
-    config_file = logs / f"{name}.toml"
-    config_file.write_text('[images.tiny]\nbuiltin = "tiny"\n')
-    replaced = {shard: Replacement("sweep", ATTACKS)}
-    host = Host(name)
-    host.stop(erase=True)
-    launch = up.prepare(config.load(config_file).for_host(name), Reporter(), replaced, under_test=True)
-    keeper.launch(host, launch)
-    try:
-        yield HostUnderTest(host, config_file)
-    finally:
-        (logs / f"{name}-xen.log").write_bytes(host.xen_log.read_bytes())
-        host.stop(erase=True)
-
-
 @pytest.mark.parametrize("shard", SHARDS)
 def test_a_shard_taken_over_reaches_what_its_manifest_states(state: None, logs: Path, shard: str) -> None:
-    with taken_over(shard, logs) as host:
+    text = '[images.tiny]\nbuiltin = "tiny"\n'
+    # nobody waits for it to serve
+    with launched(f"sweep-{shard}", text, logs, {shard: Replacement("sweep", ATTACKS)}) as host:
         host.wait_log(r"sweep done|Traceback", 0, timeout=240)
         log = host.log_since(0)
     assert "Traceback" not in log

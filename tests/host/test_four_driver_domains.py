@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -170,37 +171,50 @@ def test_all_disks_and_networks_work_at_the_same_time(workers: dict[str, Worker]
         worker.progress(5)
 
 
+@contextmanager
+def third_guest(host: HostUnderTest) -> Iterator[str]:
+    """The name of a further guest of the first one's group, without devices."""
+    name = "three"
+    host.create(name, "device", MEMORY, "--group", "red")
+    try:
+        host.wait_for(name, rb"login: ")
+        yield name
+    finally:
+        host.destroy(name)
+
+
+@contextmanager
+def plugged_nic(host: HostUnderTest, name: str, network: str, address: str, *more: str) -> Iterator[None]:
+    """An interface that works for as long as the block runs."""
+    host.cli("nic", "attach", name, network, "--address", address, *more)
+    shell(host, name, f"busybox ifconfig eth0 {address}")
+    yield
+    shell(host, name, "busybox ifconfig eth0 down")
+    host.cli("nic", "detach", name, "0")
+
+
 def test_devices_come_and_go_while_others_work(host: HostUnderTest, workers: dict[str, Worker]) -> None:
-    host.create("three", "device", MEMORY, "--group", "red")
-    host.wait_for("three", rb"login: ")
-    for _ in range(3):
-        host.cli("disk", "attach", "three", "plugged", "--device", "xvdb")
-        host.cli("nic", "attach", "three", "lan", "--address", "10.0.2.77")
-        shell(host, "three", "busybox ifconfig eth0 10.0.2.77")
-        plugged = Worker(host, "three", "/dev/xvdb", ROUTER)
-        plugged.progress()
-        plugged.stop()
-        shell(host, "three", "busybox ifconfig eth0 down")
-        host.cli("nic", "detach", "three", "0")
-        host.cli("disk", "detach", "three", "xvdb")
-        for worker in workers.values():
-            worker.progress(1)
-    host.destroy("three")
+    with third_guest(host) as name:
+        for _ in range(3):
+            host.cli("disk", "attach", name, "plugged", "--device", "xvdb")
+            with plugged_nic(host, name, "lan", "10.0.2.77"):
+                plugged = Worker(host, name, "/dev/xvdb", ROUTER)
+                plugged.progress()
+                plugged.stop()
+            host.cli("disk", "detach", name, "xvdb")
+            for worker in workers.values():
+                worker.progress(1)
 
 
 def test_frames_of_a_network_with_a_vlan_are_tagged_on_the_wire(host: HostUnderTest, tmp_path: Path) -> None:
     wire = tmp_path / "wire.pcap"
-    host.create("three", "device", MEMORY, "--group", "red")
-    host.wait_for("three", rb"login: ")
-    host.cli("nic", "attach", "three", "tagged", "--mac", "00:16:3e:00:00:42", "--address", "10.42.0.3")
-    shell(host, "three", "busybox ifconfig eth0 10.42.0.3")
-    host.monitor(
-        "object-add", **{"qom-type": "filter-dump", "id": "wire", "netdev": "net0", "file": str(wire)}
-    )
-    nobody = shell(host, "three", "busybox ping -c 2 -W 1 10.42.0.1 >/dev/null || echo nobody")
-    host.monitor("object-del", id="wire")
-    host.destroy("three")
-    source, asks = bytes.fromhex("00163e000042"), bytes.fromhex("0806")
+    dump = {"qom-type": "filter-dump", "id": "wire", "netdev": "net0", "file": str(wire)}
+    mac = "00:16:3e:00:00:42"
+    with third_guest(host) as name, plugged_nic(host, name, "tagged", "10.42.0.3", "--mac", mac):
+        host.monitor("object-add", **dump)
+        nobody = shell(host, name, "busybox ping -c 2 -W 1 10.42.0.1 >/dev/null || echo nobody")
+        host.monitor("object-del", id="wire")
+    source, asks = bytes.fromhex(mac.replace(":", "")), bytes.fromhex("0806")
     frames = wire.read_bytes()
     assert nobody == "nobody"
     assert source + bytes.fromhex("8100002a") + asks in frames
@@ -208,16 +222,11 @@ def test_frames_of_a_network_with_a_vlan_are_tagged_on_the_wire(host: HostUnderT
 
 
 def test_what_a_guest_sends_is_limited_to_its_rate(host: HostUnderTest) -> None:
-    host.create("three", "device", MEMORY, "--group", "red")
-    host.wait_for("three", rb"login: ")
     rates = {}
-    for limit in ((), ("--rate", "128KiB")):
-        host.cli("nic", "attach", "three", "lan", "--address", "10.0.2.77", *limit)
-        shell(host, "three", "busybox ifconfig eth0 10.0.2.77")
-        rates[limit] = sent_rate(host, "three")
-        shell(host, "three", "busybox ifconfig eth0 down")
-        host.cli("nic", "detach", "three", "0")
-    host.destroy("three")
+    with third_guest(host) as name:
+        for limit in ((), ("--rate", "128KiB")):
+            with plugged_nic(host, name, "lan", "10.0.2.77", *limit):
+                rates[limit] = sent_rate(host, name)
     free, limited = rates.values()
     # the bucket is full at first: xen-netback lets one period's worth pass, and TCP's headers count too
     assert 64 << 10 < limited < 160 << 10 < free
