@@ -66,3 +66,8 @@ class Worker:
             self._host, self.name, "touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 0.2; done"
         )
         assert done == self.errors() == ""
+
+
+def newest_nic(host: HostUnderTest, name: str) -> str:
+    """The handle of the interface that a guest got last."""
+    return str(host.json("guest", "show", name)["nics"][-1]["handle"])

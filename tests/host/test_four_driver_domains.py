@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from device_guests import MEMORY, Worker, image, shell
+from device_guests import MEMORY, Worker, image, newest_nic, shell
 from harness import HostUnderTest, running
 
 from xoar.cli.failures import ERROR
@@ -190,7 +190,7 @@ def plugged_nic(host: HostUnderTest, name: str, network: str, address: str, *mor
     shell(host, name, f"busybox ifconfig eth0 {address}")
     yield
     shell(host, name, "busybox ifconfig eth0 down")
-    host.cli("nic", "detach", name, "0")
+    host.cli("nic", "detach", name, newest_nic(host, name))
 
 
 def test_devices_come_and_go_while_others_work(host: HostUnderTest, workers: dict[str, Worker]) -> None:

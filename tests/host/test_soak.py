@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from device_guests import shell
+from device_guests import newest_nic, shell
 from harness import HostUnderTest, running
 
 from xoar.host import apt, cache
@@ -129,7 +129,7 @@ def plug(host: HostUnderTest, name: str) -> None:
         " dd if=/dev/xvdb bs=64k count=16 2>/dev/null | busybox cmp - /tmp/noise && echo same"
     )
     assert shell(host, name, script, 120) == "same"
-    host.cli("nic", "detach", name, "1")
+    host.cli("nic", "detach", name, newest_nic(host, name))
     host.cli("disk", "detach", name, "xvdb")
 
 

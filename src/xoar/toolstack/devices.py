@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MAX_OF_A_KIND = 8
 """Disks of a guest, and network interfaces of a guest."""
 
+_HANDLES = 32
+_RESTING = 16
+"""A handle rests until so many other devices have gone: a guest's driver that is still busy with an interface
+that went may take a new one with the same nodes for the old one (docs/xen-notes.md)."""
+
 _BACKENDS_MAC = bytes([0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
 """What xen-netback gives its own end of every interface."""
 
@@ -42,6 +47,8 @@ class Devices:
         self._drivers = drivers
         self._networks = networks
         self._owners: "list[tuple[Device, Any]]" = []
+        # the last _RESTING that went
+        self._left: "list[tuple[Device, Any]]" = []
         # (driver domain, kind, guest's domain, number) of those that have nodes
         self._plugged: "dict[Key, Device]" = {}
         drivers.lost.append(self._lost)
@@ -76,8 +83,8 @@ class Devices:
         return self._add(guest, others, Device(VBD, number, disk, driver))
 
     def add_nic(self, guest: "Any", others: "list[Device]", nic: "Any") -> Device:
-        """A further network interface of a guest that has `others`; it gets the first free handle. Raises
-        Unfit."""
+        """A further network interface of a guest that has `others`; it gets the first handle that is free
+        and not resting. Raises Unfit."""
         network = self._networks.find(nic.network)
         if network is None:
             raise Unfit(ENOENT, "there is no network %s" % nic.network)
@@ -94,12 +101,13 @@ class Devices:
             else:
                 continue
             raise Unfit(EEXIST, "network %s: guest %s has the address %s" % (nic.network, owner.name, what))
-        used = _numbers(others, VIF)
-        free = [handle for handle in range(MAX_OF_A_KIND + 1) if handle not in used]
+        used = _numbers(others + [device for device, owner in self._left if owner is guest], VIF)
+        free = [handle for handle in range(_HANDLES) if handle not in used]
         return self._add(guest, others, Device(VIF, free[0], nic, network.driver))
 
     def forget(self, device: Device) -> None:
         """A guest has it no more."""
+        self._left = (self._left + [entry for entry in self._owners if entry[0] is device])[-_RESTING:]
         self._owners = [entry for entry in self._owners if entry[0] is not device]
 
     def users(self, network: str) -> "list[str]":

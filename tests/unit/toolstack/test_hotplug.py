@@ -46,10 +46,21 @@ def test_a_disk_and_a_nic_are_plugged_and_unplugged() -> None:
     for path in (f"{BLK}/backend/vbd/{domid}/51728", f"{domid}/device/vbd/51728", f"{domid}/device/vif/0"):
         assert host.read(f"/local/domain/{path}/state") is None
     assert host.ask("nic_attach", guest="web", nic=nic(), timeout_ms=1000).kind == "done"
-    assert sorted(row.handle for row in host.show().nics) == [0, 1]
-    host.ask("nic_detach", guest="web", handle=0, timeout_ms=1000)
+    assert [row.handle for row in host.show().nics] == [1, 2]
     host.ask("nic_detach", guest="web", handle=1, timeout_ms=1000)
+    host.ask("nic_detach", guest="web", handle=2, timeout_ms=1000)
     assert not host.client(99).exists(f"/local/domain/{NET}/backend/vif/{domid}")
+
+
+def test_a_handle_is_used_again_when_it_has_rested() -> None:
+    host, _ = host_with_guest()
+    handles = []
+    for _ in range(20):
+        assert host.ask("nic_attach", guest="web", nic=nic(), timeout_ms=1000).kind == "done"
+        (row,) = host.show().nics
+        handles.append(row.handle)
+        assert host.ask("nic_detach", guest="web", handle=row.handle, timeout_ms=1000).kind == "done"
+    assert handles == [*range(17), *range(3)]
 
 
 def test_plugged_devices_come_back_with_a_reboot_and_unplugged_ones_do_not() -> None:
