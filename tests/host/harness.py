@@ -34,22 +34,26 @@ class HostUnderTest:
         self.config_file = config_file
         self.xen_log = host.xen_log
 
-    def cli(self, *arguments: str, input: str = "", status: int = 0, timeout: float = 300) -> str:
-        """Standard output of `xoar ...`; it has to end with this exit code."""
+    def cli(
+        self, *arguments: str, input: str = "", status: int = 0, timeout: float = 300, tenant: str = ""
+    ) -> str:
+        """Standard output of `xoar ...`, said by a tenant's operator if one is named; it has to end with this
+        exit code."""
+        name = f"{tenant}@{self.host.name}" if tenant else self.host.name
         done = subprocess.run(
             [str(CHECKOUT / "xoar"), *arguments],
             input=input,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=os.environ | {"XOAR_HOST": self.host.name, "XOAR_CONFIG": str(self.config_file)},
+            env=os.environ | {"XOAR_HOST": name, "XOAR_CONFIG": str(self.config_file)},
         )
         told = f"xoar {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         assert done.returncode == status, told
         return done.stdout if status == 0 else done.stderr
 
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.cli(*arguments, "--json"))
+    def json(self, *arguments: str, tenant: str = "") -> Any:
+        return json.loads(self.cli(*arguments, "--json", tenant=tenant))
 
     def client(self) -> Client:
         return Client.connect(self.host.name)

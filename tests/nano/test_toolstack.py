@@ -4,6 +4,7 @@ from test_messages import shared_page
 
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, encode
+from xoar.shards.xenstore.store import records
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import Toolstack
 from xoar.xen.ring import xenstore_rings
@@ -22,7 +23,7 @@ class Host:
     def __init__(self, words=None):
         words = words or {}
         self.now = 1000
-        self.store = Server(Domains({ME}), quotas())
+        self.store = Server(Domains(set()), quotas())
         page = shared_page()
         self.ring = RingLink(page, self.store, self.store.introduce(ME))
         writer, reader = xenstore_rings(page)
@@ -37,10 +38,11 @@ class Host:
         self.toolstack = Toolstack(
             self.link,
             self.client,
-            [self.relay],
+            self.relay,
             lambda key: words.get(key, []),
             lambda: self.now,
             ME,
+            lambda: b"",
             lambda text: None,
         )
         self.decoder = Decoder()
@@ -49,17 +51,20 @@ class Host:
         self.console.send("relay", 0, channel=1, data=encode(kind, 8, **fields))
         return self.run()
 
+    def introduce(self, domid, uuid):
+        self.store.introduce(domid, ME, records(domid, ME, uuid))
+
     def run(self):
         for _ in range(30):
             for message in self.fake.receive():
                 if message.kind == "build":
                     self.domid += 1
-                    self.store.introduce(self.domid)
+                    self.introduce(self.domid, message.fields.uuid)
                     places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
                     self.fake.send("built", message.id, domid=self.domid, **places)
                 elif message.kind == "build_shard":
                     domid = SHARDS[message.fields.name]
-                    self.store.introduce(domid)
+                    self.introduce(domid, bytes(16))
                     places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
                     self.fake.send("built", message.id, domid=domid, **places)
                 else:

@@ -48,7 +48,8 @@ class Machine:
         self.pages = {}
         self.transports = {}
         self.log = []
-        self.store = Store(self.connect, {MANAGER}, self.log.append)
+        self.store = Store(self.connect, report=self.log.append)
+        self.store.server.domains.managers.add(MANAGER)  # no domain of a host is one
 
     def connect(self, domid, gref, port):
         self.pages.setdefault(domid, shared_page())

@@ -30,7 +30,18 @@ MAY_IMPORT = {
 # Code that runs on nano, too, and all that it may import from outside xoar
 PORTABLE = ("abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "shards")
 ON_LINUX = ("xenstore/linux.py", "shards/netback/", "shards/blkback/")  # the exceptions: driver domains
-ON_NANO = {"array", "binascii", "collections", "errno", "gc", "micropython", "nano", "struct", "sys"}
+ON_NANO = {
+    "array",
+    "binascii",
+    "collections",
+    "errno",
+    "gc",
+    "hashlib",
+    "micropython",
+    "nano",
+    "struct",
+    "sys",
+}
 
 
 def modules(*packages: str) -> list[Path]:

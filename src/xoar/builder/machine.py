@@ -57,20 +57,31 @@ class Machine:
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
 
     def build_shard(
-        self, shard: "Any", words: "list[str]", image: "Image", links: "list[tuple[str, int, int]]"
+        self,
+        shard: "Any",
+        words: "list[str]",
+        image: "Image",
+        links: "list[tuple[str, int, int]]",
+        with_ecam: bool,
     ) -> "dict[int, tuple[int, int]]":
-        """Builds a nano shard that gets configuration space; `words` are for its command line, `links` are
-        (server, its domid, grant reference).
+        """Builds a nano shard; `words` are for its command line, `links` are (server, its domid, grant
+        reference), `with_ecam` gives it configuration space.
 
         Result and errors as those of `build`.
         """
-        uuid = bytes(15) + bytes([shard.domid])
-        construct.create(shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES)
+        construct.create(
+            shard.domid,
+            shard.domid.to_bytes(16, "big"),
+            shard.label,
+            shard.memory_kib,
+            shard.vcpus,
+            _MAP_FRAMES,
+        )
         ports = construct.connect(shard.domid, [(gref, domid) for _, domid, gref in links])
         words = ["name=" + shard.name, "domid=%d" % shard.domid] + words
         for server, _, gref in links:
             words.append("uses=%s:%d:%d" % (server, start.link_frame(gref), ports[gref]))
-        if self._ecam:
+        if with_ecam and self._ecam:
             address, first, last = self._ecam
             words.append("ecam=%d:%d:%d" % (_ECAM_AT, first, last))
             devices.permit_memory(shard.domid, address, (last - first + 1) * _BUS)
@@ -87,7 +98,7 @@ class Machine:
         """
         rings = driver.build(
             wanted.domid,
-            bytes(15) + bytes([wanted.domid]),
+            wanted.domid.to_bytes(16, "big"),
             wanted.label,
             kernel,
             rootfs,

@@ -9,6 +9,8 @@ ports <shard> <first> <count>         I/O ports that it owns
 library <shard>                       gets the image library as its boot module
 exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
 hardware <shard>                      may pass on configuration space and the memory of devices
+ecam <shard>                          one built on request that gets configuration space
+quota <shard> <memory in KiB> <vCPUs> <guests>   what the guests that it asks for may have together
 """
 
 from collections import namedtuple
@@ -22,14 +24,27 @@ Driver = namedtuple(
 )  # a Linux PV domain; `shard` is the name of its kind
 Plan = namedtuple(
     "Plan",
-    ("shards", "links", "late", "late_links", "drivers", "library", "exceptions", "hardware"),
+    (
+        "shards",
+        "links",
+        "late",
+        "late_links",
+        "drivers",
+        "library",
+        "exceptions",
+        "hardware",
+        "ecam",
+        "quotas",
+    ),
 )
-"""What is built at boot, then what Builder builds later: late shards with their links, and driver domains."""
+"""What is built at boot, then what Builder builds later: late shards with their links, and driver domains.
+`quotas` are by the shard's name."""
+Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests"))
 
 
 def parse(text: str) -> Plan:
     """Reads a plan. BuildError(EINVAL) with the line that can't be understood."""
-    plan = Plan([], [], [], [], [], [], [], [])
+    plan = Plan([], [], [], [], [], [], [], [], [], {})
     by_name = {}
     for line in text.splitlines():
         kind, *words = line.split()
@@ -51,10 +66,13 @@ def parse(text: str) -> Plan:
                 by_name[words[0]].words.append(words[1])
             elif kind == "ports":
                 by_name[words[0]].ports.append((int(words[1]), int(words[2])))
-            elif kind in ("library", "exceptions", "hardware"):
+            elif kind == "quota":
+                limits = [int(word) for word in words[1:]]
+                plan.quotas[by_name[words[0]].name] = Quota(*limits)
+            elif kind in ("library", "exceptions", "hardware", "ecam"):
                 getattr(plan, kind).append(by_name[words[0]])
             else:
                 raise ValueError
-        except (ValueError, KeyError, IndexError):
+        except (ValueError, KeyError, IndexError, TypeError):
             raise BuildError(EINVAL, "boot plan: can't understand '%s'" % line)
     return plan

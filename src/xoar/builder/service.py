@@ -9,7 +9,7 @@ from collections import namedtuple
 from xoar.abi import xen as abi
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
-from xoar.messages.errors import EBUSY, EINVAL, EIO, EPERM
+from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, ENOSPC, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
             vcpus: int,
         ) -> "dict[int, tuple[int, int]]": ...
         def build_shard(
-            self, shard: Any, words: "list[str]", image: Image, links: "list[tuple[str, int, int]]"
+            self,
+            shard: Any,
+            words: "list[str]",
+            image: Image,
+            links: "list[tuple[str, int, int]]",
+            with_ecam: bool,
         ) -> "dict[int, tuple[int, int]]": ...
         def build_driver(
             self, driver: Any, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
@@ -53,10 +58,16 @@ if TYPE_CHECKING:
 
 
 NO_IMAGE = bytes(32)
-# what a guest or driver domain has: server and grant reference
-LINKS = (("console", abi.GNTTAB_RESERVED_CONSOLE), ("xenstore", abi.GNTTAB_RESERVED_XENSTORE))
+_NO_UUID = bytes(16)
+# what a guest or driver domain has: server, grant reference, and what the server calls the link
+LINKS = (
+    ("console", abi.GNTTAB_RESERVED_CONSOLE, "console"),
+    ("xenstore", abi.GNTTAB_RESERVED_XENSTORE, "xenstore"),
+)
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
+_DOMAINS_PAGE = 24
+_MAX_REFUSALS = 64
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
 _ANSWER_TIMEOUT = 5 * 1000000000
@@ -68,12 +79,22 @@ class _Record:
     """What Builder knows of a domain besides what Xen says."""
 
     def __init__(
-        self, name: str, created: int, parent: "str | None", links: "tuple[tuple[str, int], ...]" = LINKS
+        self,
+        name: str,
+        created: int,
+        parent: "str | None",
+        links: "tuple[tuple[str, int, str], ...]" = LINKS,
+        uuid: bytes = _NO_UUID,
+        memory_kib: int = 0,
+        vcpus: int = 0,
     ) -> None:
-        self.name = name
+        self.name = name  # a shard's; guests have none here
         self.links = links  # that servers are told of
         self.created = created
         self.parent = parent  # the Toolstack that asked for it; None: built by Bootstrapper
+        self.uuid = uuid
+        self.memory_kib = memory_kib
+        self.vcpus = vcpus
         self.started = parent is None
         self.reported = False  # its end has been reported
 
@@ -117,6 +138,7 @@ class Service:
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
         self._first_domid = self._next_domid = first_guest
         self._next_call = 1
+        self._refusals = 0
 
     # -- requests
 
@@ -127,6 +149,8 @@ class Service:
             getattr(self, "_on_" + message.kind)(client, channel, message)
         except BuildError as error:
             channel.fail(message.id, error.errno, str(error))
+            if error.errno == EPERM:
+                self._record_refusal("builder: refused %s to %s: %s" % (message.kind, client, error))
         except OSError as error:
             channel.fail(message.id, error.args[0], "Xen refused: %s" % (error.args[1:] or error.args)[0])
         except MemoryError:
@@ -135,14 +159,23 @@ class Service:
             channel.fail(message.id, EIO, "a bug in Builder: " + repr(error))
             print("builder: bug while serving %s to %s: %s" % (message.kind, client, repr(error)))
 
+    def _record_refusal(self, text: str) -> None:
+        # who asks for ever must not fill Xen's log
+        if self._refusals < _MAX_REFUSALS:
+            self._refusals += 1
+            print(text)
+
     def _on_build(self, client: str, channel: "Channel", message: "Message") -> None:
         request = message.fields
         kernel = self._library.find(request.kernel, KERNEL)
         ramdisk = None if request.ramdisk == NO_IMAGE else self._library.find(request.ramdisk, RAMDISK)
         if request.vcpus < 1 or request.vcpus > 64:
             raise BuildError(EINVAL, "a domain has 1 to 64 vCPUs, not %d" % request.vcpus)
+        self._judge(client, request)
         domid = self._free_domid()
-        self._records[domid] = _Record("", self._machine.now(), client)
+        self._records[domid] = _Record(
+            "", self._machine.now(), client, LINKS, request.uuid, request.memory_kib, request.vcpus
+        )
         try:
             links = self._machine.build(
                 domid, request.uuid, kernel, ramdisk, request.command_line, request.memory_kib, request.vcpus
@@ -152,14 +185,33 @@ class Service:
             raise
         self._introduce(domid, links, channel, message.id)
 
+    def _judge(self, client: str, request: "Any") -> None:
+        """Raises BuildError for a guest that its Toolstack may not have."""
+        if request.uuid == _NO_UUID:
+            raise BuildError(EINVAL, "a guest has a uuid other than zero")
+        if request.uuid in [record.uuid for record in self._records.values()]:
+            raise BuildError(EEXIST, "there is a domain with this uuid already")
+        quota = self._plan.quotas.get(client)
+        if quota is None:
+            return
+        guests = [record for record in self._records.values() if record.parent == client]
+        for what, has, wants, limit in (
+            ("guests", len(guests), 1, quota.guests),
+            ("vCPUs", sum([guest.vcpus for guest in guests]), request.vcpus, quota.vcpus),
+            ("KiB", sum([guest.memory_kib for guest in guests]), request.memory_kib, quota.memory_kib),
+        ):
+            if has + wants > limit:
+                text = "the quota of %s is %d %s: its guests have %d, this one needs %d"
+                raise BuildError(ENOSPC, text % (client, limit, what, has, wants))
+
     def _on_build_shard(self, client: str, channel: "Channel", message: "Message") -> None:
         name = message.fields.name
         wanted = _named(self._plan.late, name)
         build: "Callable[[Any], dict[int, tuple[int, int]]]" = self._build_late
-        links: "tuple[tuple[str, int], ...]" = LINKS
+        links: "tuple[tuple[str, int, str], ...]" = LINKS
         if wanted is not None:
             told = [link for link in self._opened_by(wanted) if link.server.name in self._servers]
-            links = tuple([(link.server.name, link.gref) for link in told])
+            links = tuple([(link.server.name, link.gref, link.name) for link in told])
         else:
             wanted = _named(self._plan.drivers, name)
             build = self._build_driver
@@ -182,11 +234,12 @@ class Service:
         opened = self._opened_by(shard)
         links = [(link.server.name, link.server.domid, link.gref) for link in opened]
         words = [word for word in shard.words if not self._is_device_in_use(word)]
-        rings = self._machine.build_shard(shard, words, self._library.named(shard.image, SHARD), links)
+        image = self._library.named(shard.image, SHARD)
+        rings = self._machine.build_shard(shard, words, image, links, shard in self._plan.ecam)
         for link in opened:
             if link.server.name == "builder":
                 port = rings[link.gref][1]
-                self._clients[shard.name] = self._machine.open(shard.domid, link.gref, port, shard.name)
+                self._clients[shard.name] = self._machine.open(shard.domid, link.gref, port, shard.image)
         return rings
 
     def _is_device_in_use(self, word: str) -> bool:
@@ -225,9 +278,20 @@ class Service:
                 console_port=console[1],
             )
 
+        record = self._records[domid]
         calls = [
-            self._call(server, "introduce", domid=domid, gref=gref, port=links[gref][1])
-            for server, gref in self._records[domid].links
+            self._call(
+                server,
+                "introduce",
+                domid=domid,
+                link=link,
+                name=record.name,
+                parent=self._domid_of(record.parent),
+                uuid=record.uuid,
+                gref=gref,
+                port=links[gref][1],
+            )
+            for server, gref, link in record.links
         ]
         self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, introduced))
 
@@ -274,10 +338,12 @@ class Service:
         self._release(domid, gone)
 
     def _on_domains(self, client: str, channel: "Channel", message: "Message") -> None:
-        total, free = self._machine.memory_kib()
+        total, free = self._memory_for(client)
         infos = [info for info in self._machine.domains() if info.domid >= message.fields.start]
+        if client in self._plan.quotas:
+            infos = [info for info in infos if self._is_seen_by(client, info.domid)]
         rows = []
-        for info in infos[:_PAGE]:
+        for info in infos[:_DOMAINS_PAGE]:
             record = self._records.get(info.domid)
             rows.append(
                 (
@@ -290,6 +356,7 @@ class Service:
                     info.cpu_time,
                     record.created if record else 0,
                     record.name if record else "",
+                    record.parent or "" if record else "",
                     self._machine.label(info.sid),
                 )
             )
@@ -300,7 +367,7 @@ class Service:
             free_kib=free,
             now_ns=self._machine.now(),
             xen_version=self._machine.version(),
-            more=1 if len(infos) > _PAGE else 0,
+            more=1 if len(infos) > _DOMAINS_PAGE else 0,
             domains=rows,
         )
 
@@ -398,7 +465,7 @@ class Service:
             self.domains_changed()
 
         record = self._records[domid]
-        calls = [self._call(server, "release", domid=domid) for server, _ in record.links]
+        calls = [self._call(server, "release", domid=domid) for server in _servers(record)]
         self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, released))
 
     def _hang_up(self, domid: int, record: _Record) -> None:
@@ -424,6 +491,23 @@ class Service:
 
     # -- helpers
 
+    def _memory_for(self, client: str) -> "tuple[int, int]":
+        """KiB in all, and free: the host's, or a tenant's share of it."""
+        quota = self._plan.quotas.get(client)
+        if quota is None:
+            return self._machine.memory_kib()
+        used = sum([record.memory_kib for record in self._records.values() if record.parent == client])
+        total: int = quota.memory_kib
+        return total, total - used
+
+    def _is_seen_by(self, client: str, domid: int) -> bool:
+        record = self._records.get(domid)
+        return record is not None and client in (record.parent, record.name)
+
+    def _domid_of(self, name: "str | None") -> int:
+        domids = [domid for domid, record in self._records.items() if name and record.name == name]
+        return domids[0] if domids else 0
+
     def _own(self, client: str, domid: int) -> _Record:
         record = self._records.get(domid)
         if record is None:
@@ -440,6 +524,15 @@ class Service:
         domid = self._next_domid
         self._next_domid = domid + 1 if domid < _LAST_DOMID else self._first_domid
         return domid
+
+
+def _servers(record: _Record) -> "list[str]":
+    """Each once, however many links lead there."""
+    names: "list[str]" = []
+    for server, _, _ in record.links:
+        if server not in names:
+            names.append(server)
+    return names
 
 
 def _named(entries: "list[Any]", name: str) -> "Any":

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from xoar.cli import bench, disk, driver, guest, image, network, nic, options, policy, volume
+from xoar.cli import bench, disk, driver, guest, image, network, nic, options, policy, tenant, volume
 from xoar.cli.failures import ERROR, NOT_RUNNING, Group, say
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(network.app, name="network")
 app.add_typer(disk.app, name="disk")
 app.add_typer(nic.app, name="nic")
 app.add_typer(driver.app, name="driver")
+app.add_typer(tenant.app, name="tenant")
 app.add_typer(policy.app, name="policy")
 app.add_typer(bench.app, name="bench")
 
@@ -221,10 +222,12 @@ def logs(
     from xoar.cli import logs as reading
     from xoar.cli import names
     from xoar.cli.plain import Plain
-    from xoar.host import client, state
+    from xoar.host import client, state, tenants
 
-    where = state.Host(options.host_name(host))
-    shards = names.shard_domids()
+    named = options.host_name(host)
+    spoken_for, host_name = tenants.split(named)
+    where = state.Host(host_name)
+    shards = {} if spoken_for else names.shard_domids()
     out = sys.stdout.buffer
     if name == reading.XEN or name in shards:
         if where.record() is None:
@@ -235,9 +238,13 @@ def logs(
                 out.write(text + b"\n")
                 out.flush()
         return
-    with client.Client.connect(where.name) as connection:
+    with client.Client.connect(named) as connection:
         plain = Plain()
-        for data in client.chunks(connection.log(names.log_domid(connection, name), follow)):
+        if spoken_for:
+            stream = connection.attach(name, "follow" if follow else "log")
+        else:
+            stream = connection.log(names.log_domid(connection, name), follow)
+        for data in client.chunks(stream):
             out.write(plain.feed(data))
             out.flush()
 

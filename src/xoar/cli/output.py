@@ -101,6 +101,7 @@ def domain(record: Any) -> dict[str, object]:
         "vcpus": record.vcpus,
         "state": record.state,
         "age_s": record.age_ms // 1000,
+        "owner": record.owner,
     }
 
 
@@ -118,7 +119,7 @@ def print_domains(client: Client, as_json: bool) -> None:
         rows.append(
             (
                 str(record.id),
-                record.name or "-",
+                record.name or f"({record.owner or '-'})",
                 driver.kind if driver else record.kind,
                 record.state,
                 size(record.memory_kib),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,15 @@ def assemble(
     hypervisor: xen.Xen,
     replaced: Mapping[str, Replacement] | None = None,
     drivers: Iterable[bootplan.Driver] = (),
+    tenants: Iterable[bootplan.Tenant] = (),
 ) -> Assembly:
     """Brings everything up to date; `images` are the guests' kernels and ramdisks. Raises HostError."""
     shards = shardset.load_all()
     core = nano.core(micropython.build(apt, show), hypervisor, show)
-    plan = bootplan.plan(shards, drivers)
+    plan = bootplan.plan(shards, drivers, tenants)
     built = {}
-    for manifest in (shards.root, *(shard.manifest for shard in (*plan.shards, *plan.late))):
+    planned = (shard.manifest for shard in (*plan.shards, *plan.on_request))
+    for manifest in dict.fromkeys((shards.root, *planned)):
         assert manifest.main is not None
         other = (replaced or {}).get(manifest.name, Replacement(manifest.main, nano.SOURCES))
         built[manifest.name] = nano.shard(manifest.name, other.main, core, show, other.folder)
@@ -94,11 +97,12 @@ def _library(plan: BootPlan, shards: ShardSet, images: list[bundle.Entry], show:
     entries = [bundle.Entry("boot", library.PLAN, script), *images]
 
     def recipe(work: cache.Workspace) -> None:
-        (work.result / "library").write_bytes(
-            bundle.pack(
-                entries, lambda entry: blocks.get(entry.digest) or compress.compress_blocks(entry.content)
-            )
+        packed = bundle.pack(
+            entries, lambda entry: blocks.get(entry.digest) or compress.compress_blocks(entry.content)
         )
+        # the plan has tenants' keys
+        with open(os.open(work.result / "library", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(packed)
 
     described = [f"{entry.name} {entry.kind} {entry.digest.hex()}" for entry in entries]
     name = cache.key("library 1", *described)

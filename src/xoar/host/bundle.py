@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from xoar.builder.library import ENTRY, HEADER, MAGIC
 from xoar.privilege import bootplan
-from xoar.privilege.bootplan import BootPlan, PlannedDriver
+from xoar.privilege.bootplan import BootPlan, PlannedDriver, PlannedShard
 from xoar.privilege.shardset import frontend_servers
 
 
@@ -52,16 +52,16 @@ def pack(entries: Iterable[Entry], compress: Callable[[Entry], list[bytes]]) -> 
 def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
     """The boot plan in the words that Bootstrapper and Builder read; `library_kib` is the library's size."""
     lines = []
-    for word, shards in (("shard", plan.shards), ("late", plan.late)):
+    for word, shards in (("shard", plan.shards), ("late", plan.on_request)):
         for shard in shards:
             manifest = shard.manifest
             memory_kib = bootplan.memory_kib(manifest, library_kib)
-            fixed = f"{manifest.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
+            fixed = f"{shard.name} {shard.domid} {memory_kib} {manifest.vcpus} {manifest.label}"
             lines.append(f"{word} {fixed} {manifest.name}")
             if manifest.serial:
                 count = manifest.serial.last - manifest.serial.first + 1
                 lines.append(f"ports {manifest.name} {manifest.serial.first} {count}")
-    for shard in (*plan.shards, *plan.late):
+    for shard in (*plan.shards, *plan.on_request):
         for link in shard.links:
             lines.append(f"link {link.client} {link.server} {link.name} {link.gref}")
             if link.role:
@@ -74,10 +74,23 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
                 lines.append(f"word {shard.manifest.name} first_guest={bootplan.FIRST_GUEST}")
     for shard in plan.late:
-        lines.append(f"word {shard.manifest.parent} {shard.manifest.name}={shard.domid}")
+        lines.append(f"ecam {shard.name}")
+        lines.append(f"word {shard.manifest.parent} {shard.name}={shard.domid}")
+    for shard in plan.tenants:
+        lines += _tenant_lines(shard)
     for driver in plan.drivers:
         lines += _driver_lines(driver)
     return "\n".join(lines) + "\n"
+
+
+def _tenant_lines(shard: PlannedShard) -> Iterable[str]:
+    tenant = shard.tenant
+    assert tenant is not None
+    quota = (tenant.memory_kib, tenant.vcpus, tenant.guests)
+    told = ":".join(map(str, (tenant.name, shard.name, shard.domid, *quota)))
+    yield f"word {shard.manifest.parent} tenant={told}"
+    yield f"word {shard.name} key={tenant.key.hex()}"
+    yield f"quota {shard.name} {' '.join(map(str, quota))}"
 
 
 def _driver_lines(driver: PlannedDriver) -> Iterable[str]:

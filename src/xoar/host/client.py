@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+from xoar.host import tenants
 from xoar.host.config import DEFAULT_HOST
 from xoar.host.errors import HostError
 from xoar.host.state import CRASHED, STARTING, Host, hosts
 from xoar.messages.codec import Decoder, Message, encode
 from xoar.messages.errors import ENOENT, ETIMEDOUT, MessageError
 from xoar.messages.line import WINDOW, LineClient
+from xoar.messages.seal import NONCE_SIZE, TO_OPERATOR, TO_TOOLSTACK, Seal, stream_key
 
 QUERY_SECONDS = 20.0
 """For requests that change nothing; software emulation on a busy machine is slow."""
@@ -106,17 +108,76 @@ class Stream:
         return self.reason is not None or self._client.writable(self._channel)
 
 
-class Client:
-    """A connection to one host. Use it as a context manager."""
+class _Requests:
+    """Messages over a stream to a Toolstack."""
 
-    def __init__(self, connection: socket.socket, host: Host) -> None:
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._decoder = Decoder()
+        self._seal: Seal | None = None
+
+    def begin(self, key: bytes) -> None:
+        """Shows that the key is here, and from now on takes only what comes from who has it, too."""
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        self.send("greet", 1, QUERY_SECONDS, {"nonce": nonce})
+        reply = self.next(QUERY_SECONDS)
+        if reply is None:
+            raise TimedOut(f"{self.stream.what} does not answer")
+        own = stream_key(key, nonce, _unless_error(reply).fields.nonce)
+        self._decoder.seal, self._seal = Seal(own, TO_OPERATOR), Seal(own, TO_TOOLSTACK)
+
+    def send(self, kind: str, number: int, timeout: float, fields: dict[str, Any]) -> None:
+        """Raises HostError, TimedOut."""
+        try:
+            frame = encode(kind, number, **fields)
+        except MessageError as error:
+            raise HostError(f"the request can't be sent: {error}") from error
+        self.stream.write(frame + self._seal.tag(frame) if self._seal else frame, timeout)
+
+    def next(self, timeout: float) -> Message | None:
+        """The next message; None if none comes in time. Raises HostError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                message = self._decoder.next()
+            except MessageError as error:
+                text = f"{self.stream.what}: its answer is not understood: {error}"
+                hint = "Is it the right key?" if self._seal else ""
+                raise HostError(text, hint=hint) from error
+            if message is not None:
+                return message
+            if self.stream.ended:
+                raise HostError(f"{self.stream.what} closed the connection")
+            if (left := deadline - time.monotonic()) <= 0:
+                return None
+            self._decoder.feed(self.stream.read(left))
+
+    def into(self, what: str) -> Stream:
+        """The stream itself, which is something else now."""
+        self.stream.what = what
+        self.stream.received = self._decoder.rest() + self.stream.received
+        return self.stream
+
+
+def _unless_error(reply: Message) -> Message:
+    if reply.kind == "error":
+        raise RequestRefused(reply.fields.errno, reply.fields.text)
+    return reply
+
+
+class Client:
+    """A connection to one host. Use it as a context manager. It speaks for `tenant`, "": for the host's own
+    operator."""
+
+    def __init__(self, connection: socket.socket, host: Host, tenant: str = "", key: bytes = b"") -> None:
         self.host = host
+        self.tenant = tenant
+        self._key = key
         self._socket = connection
         self._socket.setblocking(False)
         self._line = LineClient(max(WINDOW, 16384))
         self._streams: dict[int, Stream] = {}
-        self._requests: Stream | None = None
-        self._decoder = Decoder()
+        self._requests: _Requests | None = None
         self._last_id = 0
         self._asked: set[int] = set()
         self._replies: dict[int, Message] = {}
@@ -124,11 +185,13 @@ class Client:
 
     @classmethod
     def connect(cls, host_name: str, timeout: float = 15.0) -> Client:
-        """Connects to a running host. Raises NotRunning, TimedOut (seconds), HostError."""
-        host = Host(host_name)
+        """Connects to a running host, as a tenant of it if that is named: tenant@host. Raises NotRunning,
+        TimedOut (seconds), HostError."""
+        tenant, name = tenants.split(host_name)
+        host = Host(name)
         if host.alive() is None:
             raise not_running(host)
-        client = cls(host.connect(), host)
+        client = cls(host.connect(), host, tenant, tenants.key(tenant, name) if tenant else b"")
         try:
             client._line.hello(secrets.randbelow(0xFFFFFFFF) + 1)
             if not client.wait(lambda: client._ready, timeout):
@@ -175,16 +238,11 @@ class Client:
 
     def ask(self, kind: str, timeout: float = QUERY_SECONDS, **fields: Any) -> int:
         """Sends a request, without waiting; the number to ask `reply` with. Raises as `request`."""
-        if self._requests is None or self._requests.reason is not None:
-            self._requests = self.open("toolstack")
-            self._decoder = Decoder()
+        if self._requests is None or self._requests.stream.reason is not None:
+            self._requests = self._toolstack()
             self._asked.clear()
         self._last_id += 1
-        try:
-            frame = encode(kind, self._last_id, **fields)
-        except MessageError as error:
-            raise HostError(f"the request can't be sent: {error}") from error
-        self._requests.write(frame, timeout)
+        self._requests.send(kind, self._last_id, timeout, fields)
         self._asked.add(self._last_id)
         return self._last_id
 
@@ -193,21 +251,13 @@ class Client:
         assert self._requests is not None
         deadline = time.monotonic() + timeout
         while number not in self._replies:
-            message = self._next_message()
-            if message is not None:
-                if message.id in self._asked:  # nobody waits any more for any other
-                    self._replies[message.id] = message
-            elif self._requests.ended:
-                raise HostError("the Toolstack closed the connection", log=self.host.xen_log)
-            elif (left := deadline - time.monotonic()) > 0:
-                self._decoder.feed(self._requests.read(left))
-            else:
+            message = self._requests.next(max(deadline - time.monotonic(), 0))
+            if message is None:
                 return None
+            if message.id in self._asked:  # nobody waits any more for any other
+                self._replies[message.id] = message
         self._asked.discard(number)
-        message = self._replies.pop(number)
-        if message.kind == "error":
-            raise RequestRefused(message.fields.errno, message.fields.text)
-        return message
+        return _unless_error(self._replies.pop(number))
 
     def objects(self) -> list[Any]:
         """All domains, as `object` records of the schema, by domid."""
@@ -228,6 +278,10 @@ class Client:
     def networks(self) -> list[Any]:
         """The networks, as `network` records of the schema, in the order of their creation."""
         return self._pages("network_list", "networks", len)
+
+    def tenants(self) -> list[Any]:
+        """The tenants, as `tenant` records of the schema, in the order of the host's configuration."""
+        return self._pages("tenant_list", "tenants", len)
 
     def volumes(self) -> list[Any]:
         """The volumes, as `volume` records of the schema, by driver domain and name."""
@@ -252,11 +306,13 @@ class Client:
             if not reply.more or not page:
                 return entries
 
-    def _next_message(self) -> Message | None:
-        try:
-            return self._decoder.next()
-        except MessageError as error:
-            raise HostError(f"the Toolstack's answer is not understood: {error}") from error
+    def _toolstack(self) -> _Requests:
+        """A new stream of requests to the Toolstack."""
+        whose = f"the Toolstack of tenant {self.tenant}" if self.tenant else "the Toolstack"
+        requests = _Requests(self.open("toolstack", self.tenant, whose))
+        if self.tenant:
+            requests.begin(self._key)
+        return requests
 
     # channels
 
@@ -268,6 +324,16 @@ class Client:
         """What a guest's console showed lately (16 KiB), with `follow` also what comes."""
         argument = f"{domid} follow" if follow else str(domid)
         return self.open("log", argument, f"the log of domain {domid}")
+
+    def attach(self, guest: str, what: str) -> Stream:
+        """A guest's console, through its Toolstack: schema.CONSOLE says `what` of it. Raises HostError."""
+        requests = self._toolstack()
+        requests.send("guest_console", 1, QUERY_SECONDS, {"name": guest, "what": what})
+        reply = requests.next(QUERY_SECONDS)
+        if reply is None:
+            raise TimedOut(f"{requests.stream.what} does not answer", log=self.host.xen_log)
+        _unless_error(reply)
+        return requests.into(f"the console of {guest}")
 
     def open(self, service: str, argument: str = "", what: str = "") -> Stream:
         """A channel to a service of docs/operator-line.md. Raises HostError if it is refused."""

@@ -20,8 +20,11 @@ from xoar.host.tables import ConfigError as ConfigError
 from xoar.host.tables import Table, parse_size
 from xoar.host.tables import format_size as format_size
 from xoar.host.tables import nearest as nearest
+from xoar.host.tenants import NAME as TENANT_NAME
+from xoar.host.tenants import Tenant
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import COMMAND_LINE, GROUP, ON_CRASH, ON_REBOOT
+from xoar.privilege.bootplan import MAX_TENANTS
 from xoar.privilege.toml_lines import TomlLines
 
 FILE = "xoar.toml"
@@ -100,6 +103,7 @@ class Config:
     drivers: Mapping[str, Driver] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
 
     def kernel_arguments(self, guest: Guest) -> str:
         """The whole kernel command line of a guest. Raises HostError if it is too long for a request."""
@@ -189,7 +193,10 @@ def parse(text: str, path: Path, added: Mapping[str, Image] | None = None) -> Co
         table.own_name: devices.read_volume(table, drivers, disk_images)
         for table in top.table("volumes").tables()
     }
-    parts = Config(path, host, known, {}, drivers, networks, volumes)
+    tenants = {table.own_name: _tenant(table) for table in top.table("tenants").tables()}
+    if len(tenants) > MAX_TENANTS:
+        top.fail("tenants", f"there are {len(tenants)} tenants, at most {MAX_TENANTS}")
+    parts = Config(path, host, known, {}, drivers, networks, volumes, tenants)
     guests = {table.own_name: _guest(table, parts) for table in top.table("guests").tables()}
     top.end()
     return replace(parts, guests=guests)
@@ -272,6 +279,22 @@ def parse_sha256(text: str) -> str:
     if text and not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError(f'"{text}" is no SHA-256: 64 hexadecimal digits')
     return text
+
+
+def _tenant(table: Table) -> Tenant:
+    name = table.own_name
+    if not TENANT_NAME.fullmatch(name):
+        table.fail(
+            None, f'"{name}" is no name for a tenant: use 1 to 24 letters a-z, digits and hyphens within'
+        )
+    tenant = Tenant(
+        name,
+        table.parsed("memory", "1GiB", guest_memory_kib),
+        table.number("vcpus", 8, 1, 4096),
+        table.number("guests", 8, 1, 200),
+    )
+    table.end()
+    return tenant
 
 
 def _guest(table: Table, parts: Config) -> Guest:

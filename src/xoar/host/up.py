@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xoar.builder import library
-from xoar.host import apt, assembly, bundle, bzimage, disks, emulator, keeper, pci
+from xoar.host import apt, assembly, bundle, bzimage, disks, emulator, keeper, pci, tenants
 from xoar.host.build import driver, grub, guest
 from xoar.host.config import Config, Image, check_files
 from xoar.host.devices import BLKBACK
@@ -66,7 +66,8 @@ def prepare(
     hypervisor = assembly.hypervisor(system, show, config.host.xen_source)
     entries += driver_entries(config, system, show)
     drivers = tuple(config.drivers.values())
-    made = assembly.assemble(system, show, entries, hypervisor, replaced, drivers)
+    keyed = tenants.keyed(config.tenants.values(), config.host.name)
+    made = assembly.assemble(system, show, entries, hypervisor, replaced, drivers, keyed)
     machine = emulator.Machine(
         xen=str(made.xen.image),
         kernel=str(made.bootstrapper),

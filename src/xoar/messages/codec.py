@@ -6,14 +6,18 @@ No I/O: bytes in, messages out. Whatever the bytes are, the only exception is Me
 import struct
 from collections import namedtuple
 
-from xoar.messages.errors import EINVAL, ENOSYS, EPROTO, MessageError
+from xoar.messages.errors import EINVAL, ENOSYS, EPERM, EPROTO, MessageError
 from xoar.messages.schema import BY_NAME, BY_NUMBER, MAX_PAYLOAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from xoar.messages.seal import Seal
+
 HEADER_SIZE = 12
+TAG = 16
+"""Bytes that follow each message of a sealed stream (seal.py)."""
 MAX_FRAME = HEADER_SIZE + MAX_PAYLOAD
 
 Message = namedtuple("Message", ("kind", "id", "fields"))
@@ -49,14 +53,21 @@ def encode_error(id: int, errno: int, text: str) -> bytes:
 
 
 class Decoder:
-    """Finds messages in a stream of bytes that arrives in any pieces."""
+    """Finds messages in a stream of bytes that arrives in any pieces. From when `seal` is set, a message
+    counts only with the tag that follows it."""
 
     def __init__(self) -> None:
+        self.seal: "Seal | None" = None
         self._buffer = b""
 
     def feed(self, untrusted_data: bytes) -> None:
         """Takes bytes that arrived. Call `next` until it returns None after each call."""
         self._buffer += untrusted_data
+
+    def rest(self) -> bytes:
+        """Takes what has arrived and is no whole message yet: the stream becomes another one."""
+        rest, self._buffer = self._buffer, b""
+        return rest
 
     def next(self) -> "Message | None":
         """The next whole message, or None until more bytes arrive.
@@ -71,10 +82,13 @@ class Decoder:
             text = "a frame claims %d bytes, at most %d are allowed" % (size, MAX_PAYLOAD)
             raise MessageError(text, id, EPROTO, fatal=True)
         end = HEADER_SIZE + size
-        if len(self._buffer) < end:
+        after = end if self.seal is None else end + TAG
+        if len(self._buffer) < after:
             return None
+        if self.seal is not None and not self.seal.fits(self._buffer[:end], self._buffer[end:after]):
+            raise MessageError("the message is not from who has the key", id, EPERM, fatal=True)
         payload = self._buffer[HEADER_SIZE:end]
-        self._buffer = self._buffer[end:]
+        self._buffer = self._buffer[after:]
         kind = BY_NUMBER.get(number)
         if kind is None:
             raise MessageError("message kind %d does not exist" % number, id, ENOSYS)

@@ -24,6 +24,7 @@ U32 = Number(4)
 U64 = Number(8)
 DIGEST = Fixed(32)
 UUID = Fixed(16)
+NONCE = Fixed(16)
 NAME = Name(64)
 COMMAND_LINE = Text(1024)
 GROUP = OptionalName(32)
@@ -41,6 +42,8 @@ OBJECT_KIND = Choice("shard", "guest")
 DISK_MODE = Choice("w", "r")
 CLAIM_STATE = Choice("claimed", "failed", "gone")
 DRIVER_STATE = Choice("waiting", "building", "starting", "ready", "failed")
+CONSOLE = Choice("console", "log", "follow")
+TENANT_STATE = Choice("building", "ready", "failed")
 NETWORK_MODE = Choice("bridge", "nat")
 PLUG_STATE = Choice("connecting", "connected", "closing", "failed")
 VOLUME_ACTION = Choice("create", "clone", "grow", "delete", "import", "export")
@@ -59,6 +62,7 @@ DOMAIN = Record(
     ("cpu_time_ns", U64),
     ("created_ns", U64),
     ("name", Text(64)),
+    ("parent", Text(64)),  # the Toolstack that it belongs to; "": one of the boot plan's
     ("label", Text(96)),
 )
 BAR = Record("bar", ("address", U64), ("size", U64))
@@ -149,6 +153,22 @@ OBJECT = Record(
     ("state", Text(16)),
     ("cpu_time_ns", U64),
     ("age_ms", U64),
+    ("owner", Text(64)),  # the shard that manages it; "": the first one, at boot
+)
+TENANT = Record(
+    "tenant",
+    ("name", NAME),
+    ("domid", U16),
+    ("state", TENANT_STATE),
+    ("guests", U16),
+    ("memory_kib", U32),  # what its guests have; so are the vCPUs
+    ("vcpus", U16),
+    ("max_guests", U16),
+    ("max_memory_kib", U32),
+    ("max_vcpus", U16),
+    ("age_ms", U64),
+    ("restarts", U32),
+    ("note", Text(256)),
 )
 
 
@@ -175,9 +195,16 @@ class Kind:
 
 
 _TO_BUILDER = (("toolstack", "builder"),)
+_FROM_TOOLSTACKS = _TO_BUILDER + (("tenant", "builder"),)
 _INTRODUCTION = (("builder", "xenstore"), ("builder", "console"))
-_RELAY = (("console", "toolstack"), ("toolstack", "console"))
-_OPERATOR = (("operator", "toolstack"),)
+_RELAY = (
+    ("console", "toolstack"),
+    ("toolstack", "console"),
+    ("console", "tenant"),
+    ("tenant", "console"),
+)
+_HOST_OPERATOR = (("operator", "toolstack"),)
+_OPERATOR = _HOST_OPERATOR + (("operator", "tenant"),)
 
 TABLE = (
     Kind(1, "error", "the request was refused or failed", (("errno", U16), ("text", Text(256)))),
@@ -195,7 +222,7 @@ TABLE = (
             ("memory_kib", U32),
             ("vcpus", U16),
         ),
-        _TO_BUILDER,
+        _FROM_TOOLSTACKS,
         "build",
         "built",
     ),
@@ -211,14 +238,14 @@ TABLE = (
             ("console_port", U32),
         ),
     ),
-    Kind(18, "unpause", "lets the domain run", (("domid", U16),), _TO_BUILDER, "control", "done"),
-    Kind(19, "destroy", "ends the domain at once", (("domid", U16),), _TO_BUILDER, "control", "done"),
+    Kind(18, "unpause", "lets the domain run", (("domid", U16),), _FROM_TOOLSTACKS, "control", "done"),
+    Kind(19, "destroy", "ends the domain at once", (("domid", U16),), _FROM_TOOLSTACKS, "control", "done"),
     Kind(
         20,
         "domains",
         "asks for the domains that Xen has, from domid `start` on",
         (("start", U16),),
-        _TO_BUILDER,
+        _FROM_TOOLSTACKS,
         "observe",
         "domain_list",
     ),
@@ -232,7 +259,7 @@ TABLE = (
             ("now_ns", U64),
             ("xen_version", Text(32)),
             ("more", U8),
-            ("domains", Array(DOMAIN, 32)),
+            ("domains", Array(DOMAIN, 24)),
         ),
     ),
     Kind(
@@ -240,7 +267,7 @@ TABLE = (
         "images",
         "asks for the image library, from position `start` on",
         (("start", U16),),
-        _TO_BUILDER,
+        _FROM_TOOLSTACKS,
         "observe",
         "library",
     ),
@@ -250,7 +277,7 @@ TABLE = (
         "stopped",
         "a domain shut itself down or vanished (unsolicited, id 0)",
         (("domid", U16), ("reason", REASON)),
-        (("builder", "toolstack"), ("builder", "xenstore"), ("builder", "console")),
+        (("builder", "toolstack"), ("builder", "tenant"), ("builder", "xenstore"), ("builder", "console")),
         "introduce",
     ),
     Kind(
@@ -293,8 +320,16 @@ TABLE = (
     Kind(
         32,
         "introduce",
-        "a new domain's ring: the grant reference to map and the port to bind to",
-        (("domid", U16), ("gref", U32), ("port", U32)),
+        "a new domain's link: the grant reference to map and the port to bind to; whose domain it is",
+        (
+            ("domid", U16),
+            ("link", NAME),
+            ("name", Text(64)),  # of a shard
+            ("parent", U16),
+            ("uuid", UUID),  # of a guest; else zeros
+            ("gref", U32),
+            ("port", U32),
+        ),
         _INTRODUCTION,
         "introduce",
         "done",
@@ -318,6 +353,14 @@ TABLE = (
         "relay",
     ),
     Kind(49, "hangup", "the operator's stream has ended", (("channel", U32),), _RELAY, "relay"),
+    Kind(
+        50,
+        "attach",
+        "the stream becomes the console, or a reader of the log, of a guest of this Toolstack",
+        (("channel", U32), ("domid", U16), ("what", CONSOLE)),
+        (("toolstack", "console"), ("tenant", "console")),
+        "relay",
+    ),
     # Operator -> Toolstack, inside relay
     Kind(
         64,
@@ -423,7 +466,7 @@ TABLE = (
         "observe",
         "objects",
     ),
-    Kind(74, "objects", "domains in ascending order", (("more", U8), ("objects", Array(OBJECT, 32)))),
+    Kind(74, "objects", "domains in ascending order", (("more", U8), ("objects", Array(OBJECT, 24)))),
     Kind(
         75,
         "image_list",
@@ -496,17 +539,19 @@ TABLE = (
         "driver_restart",
         "ends a driver domain and builds it anew; answered when it serves, or with an error",
         (("name", NAME), ("timeout_ms", U32)),
-        _OPERATOR,
+        _HOST_OPERATOR,
         "operate",
         "done",
     ),
-    Kind(85, "network_create", "declares a network", (("network", NETWORK),), _OPERATOR, "operate", "done"),
+    Kind(
+        85, "network_create", "declares a network", (("network", NETWORK),), _HOST_OPERATOR, "operate", "done"
+    ),
     Kind(
         86,
         "network_delete",
         "removes a network that no guest uses",
         (("name", NAME),),
-        _OPERATOR,
+        _HOST_OPERATOR,
         "operate",
         "done",
     ),
@@ -539,7 +584,7 @@ TABLE = (
             ("format", VOLUME_FORMAT),
             ("sha256", DIGEST),
         ),
-        _OPERATOR,
+        _HOST_OPERATOR,
         "operate",
         "volume_changed",
     ),
@@ -559,6 +604,33 @@ TABLE = (
         "progress",
     ),
     Kind(94, "progress", "0 to 100", (("percent", U8),)),
+    Kind(95, "tenant_list", "asks for the tenants", (("start", U16),), _HOST_OPERATOR, "observe", "tenants"),
+    Kind(
+        96,
+        "tenants",
+        "tenants in the order of the host's configuration",
+        (("more", U8), ("tenants", Array(TENANT, 16))),
+    ),
+    Kind(
+        99,
+        "guest_console",
+        "after the answer the stream is that guest's console, or what its console showed",
+        (("name", NAME), ("what", CONSOLE)),
+        _OPERATOR,
+        "operate",
+        "done",
+    ),
+    # Operator -> a tenant's Toolstack, before all else; the rest of the stream is sealed (seal.py)
+    Kind(
+        97,
+        "greet",
+        "begins a stream of a tenant's operator: a random number",
+        (("nonce", NONCE),),
+        (("operator", "tenant"),),
+        "operate",
+        "challenge",
+    ),
+    Kind(98, "challenge", "the other random number of the stream", (("nonce", NONCE),)),
 )
 
 BY_NAME = {kind.name: kind for kind in TABLE}

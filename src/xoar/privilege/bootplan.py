@@ -16,6 +16,29 @@ from xoar.privilege.shardset import RESERVED_LINKS, ShardSet
 FIRST_GUEST = 32
 """The lowest domid of guests; those below are kept for shards and driver domains."""
 
+FIRST_TENANT = 0x7F00
+"""The lowest domid of tenants' shards; those of guests are below."""
+
+MAX_TENANTS = 100
+
+
+class Tenant(Protocol):
+    """What a host's configuration says of a tenant (xoar.host.config.Tenant)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def memory_kib(self) -> int:
+        """Of all its guests together; so are the next two."""
+
+    @property
+    def vcpus(self) -> int: ...
+    @property
+    def guests(self) -> int: ...
+    @property
+    def key(self) -> bytes:
+        """With which its operators show that they are (xoar.messages.seal)."""
+
 
 class Driver(Protocol):
     """What a host's configuration says of a driver domain (xoar.host.config.Driver)."""
@@ -48,11 +71,16 @@ class Link:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard with its domid and the links that it opens."""
+    """A shard with its domid and the links that it opens; `tenant` is whose it is."""
 
     domid: int
     manifest: Manifest
     links: tuple[Link, ...]
+    tenant: Tenant | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.manifest.name}-{self.tenant.name}" if self.tenant else self.manifest.name
 
 
 @dataclass(frozen=True)
@@ -75,16 +103,23 @@ class BootPlan:
     guest_links: tuple[Link, ...]  # what every guest has
     late: tuple[PlannedShard, ...]  # built on request; none without driver domains
     drivers: tuple[PlannedDriver, ...]
+    tenants: tuple[PlannedShard, ...] = ()  # built on request, too
+
+    @property
+    def on_request(self) -> tuple[PlannedShard, ...]:
+        """All shards that Builder builds."""
+        return (*self.late, *self.tenants)
 
     def links_to(self, server: str) -> tuple[Link, ...]:
         """The links that shards open to `server`, in order of the clients' domids."""
         return tuple(link for shard in self.shards for link in shard.links if link.server == server)
 
 
-def plan(shards: ShardSet, drivers: Iterable[Driver] = ()) -> BootPlan:
-    """Gives domids: shards from 1 up by their dependencies, then late ones, then driver domains.
+def plan(shards: ShardSet, drivers: Iterable[Driver] = (), tenants: Iterable[Tenant] = ()) -> BootPlan:
+    """Gives domids: shards from 1 up by their dependencies, then late ones, then driver domains; tenants'
+    shards from FIRST_TENANT up.
 
-    The order of `drivers` is that of the configuration. Raises PlanError for drivers that can't be.
+    The order of `drivers` and of `tenants` is that of the configuration. Raises PlanError for what can't be.
     """
     order = [manifest for level in shards.levels for manifest in level]
     at_boot = _planned(order, 1)
@@ -96,6 +131,7 @@ def plan(shards: ShardSet, drivers: Iterable[Driver] = ()) -> BootPlan:
         tuple(link for guest in shards.guests for link in links(guest)),
         late if planned else (),
         planned,
+        _tenants(shards, tuple(tenants)),
     )
 
 
@@ -103,6 +139,17 @@ def _planned(manifests: Iterable[Manifest], first: int) -> tuple[PlannedShard, .
     return tuple(
         PlannedShard(domid, manifest, links(manifest)) for domid, manifest in enumerate(manifests, first)
     )
+
+
+def _tenants(shards: ShardSet, tenants: tuple[Tenant, ...]) -> tuple[PlannedShard, ...]:
+    if len(tenants) > MAX_TENANTS:
+        raise PlanError(f"there are {len(tenants)} tenants; a host has {MAX_TENANTS} at most")
+    found: list[PlannedShard] = []
+    for tenant in tenants:
+        for manifest in shards.tenants:
+            name = f"{manifest.name}-{tenant.name}"
+            found.append(PlannedShard(FIRST_TENANT + len(found), manifest, links(manifest, name), tenant))
+    return tuple(found)
 
 
 def _drivers(shards: ShardSet, drivers: tuple[Driver, ...], first: int) -> tuple[PlannedDriver, ...]:
@@ -129,8 +176,11 @@ def _drivers(shards: ShardSet, drivers: tuple[Driver, ...], first: int) -> tuple
     return tuple(found)
 
 
-def links(manifest: Manifest) -> tuple[Link, ...]:
-    """The links that a domain opens. References: console 0, xenstore 1, others from 2 in the file's order."""
+def links(manifest: Manifest, client: str = "") -> tuple[Link, ...]:
+    """The links that a domain opens, named `client` if not as its manifest.
+
+    References: console 0, xenstore 1, others from 2 in the file's order.
+    """
     found = []
     gref = len(RESERVED_LINKS)
     for use in manifest.uses:
@@ -138,7 +188,7 @@ def links(manifest: Manifest) -> tuple[Link, ...]:
             number = RESERVED_LINKS.index(use.link)
         else:
             number, gref = gref, gref + 1
-        found.append(Link(manifest.name, use.server, use.link, number, use.role))
+        found.append(Link(client or manifest.name, use.server, use.link, number, use.role))
     return tuple(found)
 
 

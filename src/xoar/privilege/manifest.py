@@ -48,7 +48,6 @@ class Use:
     server: str
     link: str  # the name that the server knows the link by
     role: str | None
-    late: bool  # the server may start after this domain
     line: int
 
 
@@ -87,8 +86,9 @@ class Serial:
 class Manifest:
     """What a shard, a driver domain or a guest is and may do.
 
-    A shard is one domain; of the other two there are several, as the host's configuration says. Guests have
-    no memory here, which stands there; neither they nor driver domains have a main: they run Linux.
+    A shard is one domain, unless it lives with a tenant; of those, of driver domains and of guests there
+    are several, as the host's configuration says. Guests have no memory here, which stands there; neither
+    they nor driver domains have a main: they run Linux.
     """
 
     path: Path
@@ -99,7 +99,7 @@ class Manifest:
     memory_kib: int | None
     vcpus: int
     parent: str | None
-    lives: Literal["boot", "setup", "forever", "guest"]
+    lives: Literal["boot", "setup", "forever", "tenant", "guest"]
     restart: Literal["none"]
     uses: tuple[Use, ...]
     frontends: tuple[Frontend, ...]
@@ -113,6 +113,16 @@ class Manifest:
     def label(self) -> str:
         """The security context of the domain, as `domain create` needs it."""
         return f"system_u:system_r:{self.name}_t"
+
+    @property
+    def on_request(self) -> bool:
+        """Whether it is a shard that Builder builds while the host runs."""
+        return self.kind == "shard" and self.lives in ("setup", "tenant")
+
+    @property
+    def many(self) -> bool:
+        """Whether there may be several domains of it."""
+        return self.kind != "shard" or self.lives == "tenant"
 
 
 def load(path: Path) -> Manifest:
@@ -262,7 +272,7 @@ def _manifest(table: _Table) -> Manifest:
             table.choice("lives", ("forever",))
             table.forbid(("main", "vcpus", "receives"), "a driver domain runs Linux, on one vCPU")
         else:
-            lives = table.choice("lives", ("boot", "setup", "forever", "guest"))
+            lives = table.choice("lives", ("boot", "setup", "forever", "tenant", "guest"))
             main = table.word("main", f"xoar.shards.{name}.main", _MODULE)
         memory_kib = _memory_kib(table)
         if table.take("vcpus", int, "1") not in (None, 1):
@@ -305,10 +315,9 @@ def _uses(table: _Table) -> tuple[Use, ...]:
         if not _NAME.fullmatch(server):
             inner.fail(None, f'"{server}" is not a shard\'s name')
         link = inner.word("link", "introduce") if "link" in inner else server
-        role = inner.choice("role", ("manager", "backend")) if "role" in inner else None
-        late = bool(inner.take("late", bool, "true"))
+        role = inner.choice("role", ("backend",)) if "role" in inner else None
         inner.end()
-        uses.append(Use(server, link, role, late, line))
+        uses.append(Use(server, link, role, line))
     return tuple(uses)
 
 
@@ -375,10 +384,11 @@ def markdown_table() -> str:
 
     manifests = shardset.load_all()
     order = manifests.in_boot_order()
-    first_driver = next(number for number, m in enumerate(order) if m.kind != "shard")
+    first_driver = next(number for number, m in enumerate(order) if m.many)
     domids = {
         "driver": f"{first_driver}..{bootplan.FIRST_GUEST - 1}",
-        "guest": f"{bootplan.FIRST_GUEST}..",
+        "guest": f"{bootplan.FIRST_GUEST}..{bootplan.FIRST_TENANT - 1}",
+        "shard": f"{bootplan.FIRST_TENANT}..",
     }
     rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
     for number, manifest in enumerate(order):
@@ -386,7 +396,7 @@ def markdown_table() -> str:
         if "library" in manifest.receives:
             memory += " and the image library's size"
         uses = ", ".join(use.server for use in manifest.uses) or "-"
-        domid = domids.get(manifest.kind, number)
+        domid = domids[manifest.kind] if manifest.many else number
         lives = "user's" if manifest.kind == "guest" else manifest.lives
         rows.append(f"| {domid} | {manifest.name} | {manifest.summary} | {memory} | {lives} | {uses} |")
     return "\n".join(rows)

@@ -90,7 +90,7 @@ def _all(shards: ShardSet) -> Iterator[_Claim]:
     for manifest in manifests:
         if manifest.name not in BUILDERS:
             yield from _powerless(manifest, manifests, domains)
-        if manifest.kind != "shard":
+        if manifest.many:
             yield from _apart(manifest, shards)
         yield from _linked_only(manifest, shards, domains)
     yield from _devices(manifests, shards, domains)
@@ -121,10 +121,10 @@ def _powerless(
 
 
 def _apart(manifest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
-    guest = manifest.kind == "guest"
-    promise = ("guests" if guest else "driver domains") + " have no relation with one another"
-    own = frozenset({domain_type(manifest.name)})
-    others = _types(shards.guests if guest else shards.drivers)
+    kinds = {"guest": ("guests", shards.guests), "driver": ("driver domains", shards.drivers)}
+    who, alike = kinds.get(manifest.kind, ("tenants", shards.tenants))
+    promise = f"{who} have no relation with one another"
+    own, others = frozenset({domain_type(manifest.name)}), _types(alike)
     for security_class in ("domain", "domain2", "hvm", "mmu", "shadow", "grant", "argo"):
         yield promise, own, others, security_class, None
     yield promise, frozenset({channel_type(manifest.name)}), others, "event", ("bind",)

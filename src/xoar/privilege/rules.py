@@ -5,7 +5,7 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 - A domain has a type, `<name>_t`. A shard is one domain, so what it does to itself is checked against its own
   type. Guests are many domains of one type; what a guest does to itself is checked against `guest_t_self`
   (a type transition), so that a rule about itself says nothing about other guests. The same holds for driver
-  domains.
+  domains and for tenants' shards.
 - Each end of an event channel has a label, `<name>_t_channel` for the ends that <name> holds (a type
   transition). Whoever allocates or binds the end needs `event create` on that label; the label needs `event
   bind` on the domain at the other end; the holder needs `event send` on it.
@@ -106,7 +106,7 @@ def domain_type(name: str) -> str:
 
 def self_type(manifest: Manifest) -> str:
     """The type against which Xen checks what the domain does to itself."""
-    return domain_type(manifest.name) + ("" if manifest.kind == "shard" else "_self")
+    return domain_type(manifest.name) + ("_self" if manifest.many else "")
 
 
 def channel_type(name: str) -> str:
@@ -139,16 +139,16 @@ def derive(shards: ShardSet) -> Rules:
 
 
 def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Origin]]:
-    own = domain_type(manifest.name)
+    own, own_self = domain_type(manifest.name), self_type(manifest)
     if manifest is shards.root:
         why = "Xen creates the first domain at boot"
         yield Rule("xenboot_t", own, "domain", "create"), Origin(manifest.path, 0, why)
     if manifest.kind == "shard":
         why = "nano maps its own shared info page and, with that, its clock"
-        yield Rule(own, own, "mmu", "physmap"), Origin(manifest.path, 0, why)
+        yield Rule(own, own_self, "mmu", "physmap"), Origin(manifest.path, 0, why)
         why = "nano tells Xen how it wants to be woken by events"
-        yield Rule(own, own, "hvm", "setparam"), Origin(manifest.path, 0, why)
-        if manifest is not shards.root and manifest.lives != "setup":
+        yield Rule(own, own_self, "hvm", "setparam"), Origin(manifest.path, 0, why)
+        if manifest is not shards.root and not manifest.on_request:
             yield from _ready(manifest, shards.root)
     for use in manifest.uses:
         origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")

@@ -32,6 +32,11 @@ class ShardSet:
         return tuple(m for m in self.manifests.values() if m.lives == "setup")
 
     @property
+    def tenants(self) -> tuple[Manifest, ...]:
+        """Shards of which each tenant has one of its own."""
+        return tuple(m for m in self.manifests.values() if m.lives == "tenant")
+
+    @property
     def drivers(self) -> tuple[Manifest, ...]:
         return tuple(m for m in self.manifests.values() if m.kind == "driver")
 
@@ -40,9 +45,9 @@ class ShardSet:
         return tuple(m for m in self.manifests.values() if m.kind == "guest")
 
     def in_boot_order(self) -> tuple[Manifest, ...]:
-        """The root, then the shards as they start, then driver domains and guests."""
+        """The root, then the shards as they start, then driver domains, guests and tenants' shards."""
         at_boot = (m for level in self.levels for m in level)
-        return (self.root, *at_boot, *self.late, *self.drivers, *self.guests)
+        return (self.root, *at_boot, *self.late, *self.drivers, *self.guests, *self.tenants)
 
     def clients(self, server: Manifest, *protocols: str) -> tuple[Manifest, ...]:
         """Whose devices of these protocols have their back ends in `server`."""
@@ -109,7 +114,7 @@ def _check_parent(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
         parent = by_name.get(ancestor.parent)
         if parent is None or parent.kind != "shard":
             raise ManifestError(ancestor.path, line, f'parent = "{ancestor.parent}": {_no_shard(by_name)}')
-        if (ancestor.kind != "shard" or ancestor.lives == "setup") and parent.lives != "forever":
+        if (ancestor.kind != "shard" or ancestor.on_request) and parent.lives != "forever":
             text = f"{ancestor.name} is built while the host runs; {parent.name} does not live for ever"
             raise ManifestError(ancestor.path, line, text)
 
@@ -136,9 +141,6 @@ def _check_use(manifest: Manifest, use: Use, by_name: dict[str, Manifest]) -> No
         raise ManifestError(manifest.path, use.line, text)
     if use.role is not None and use.link != "xenstore":
         raise ManifestError(manifest.path, use.line, f'role = "{use.role}" means something to XenStore only')
-    if use.late and (manifest.kind != "shard" or manifest.lives == "setup"):
-        text = f"late: {manifest.name} starts when all shards that it uses are up; leave it out"
-        raise ManifestError(manifest.path, use.line, text)
 
 
 def _check_frontend(manifest: Manifest, frontend: Frontend, by_name: dict[str, Manifest]) -> None:
@@ -203,12 +205,12 @@ def _check_received(by_name: dict[str, Manifest]) -> None:
 def _levels(by_name: dict[str, Manifest], root: Manifest) -> tuple[tuple[Manifest, ...], ...]:
     """Shards by when they can start; within a level the ones that most others need come first."""
     waiting = {
-        m.name: m for m in by_name.values() if m.kind == "shard" and m.lives != "setup" and m is not root
+        m.name: m for m in by_name.values() if m.kind == "shard" and not m.on_request and m is not root
     }
-    clients = [use.server for m in by_name.values() for use in m.uses if not use.late]
+    clients = [use.server for m in by_name.values() for use in m.uses]
     levels = []
     while waiting:
-        ready = [m for m in waiting.values() if not any(u.server in waiting and not u.late for u in m.uses)]
+        ready = [m for m in waiting.values() if not any(u.server in waiting for u in m.uses)]
         if not ready:
             _raise_cycle(waiting)
         ready.sort(key=lambda m: (-clients.count(m.name), m.name))
@@ -224,9 +226,8 @@ def _raise_cycle(waiting: dict[str, Manifest]) -> None:
     name = min(waiting)
     while name not in chain:
         chain.append(name)
-        use = next(u for u in waiting[name].uses if u.server in waiting and not u.late)
+        use = next(u for u in waiting[name].uses if u.server in waiting)
         name = use.server
     circle = " -> ".join([*chain[chain.index(name) :], name])
     last = waiting[chain[-1]]
-    text = f"uses form a circle: {circle}; where the server need not be up first, write late = true"
-    raise ManifestError(last.path, use.line, text)
+    raise ManifestError(last.path, use.line, f"uses form a circle: {circle}")

@@ -1,12 +1,14 @@
 """Operators' requests: streams that Console relays, messages in them, one answer for each request.
 
 Console vouches for the stream's number; what is in a stream is the operator's and untrusted until decoded.
+A tenant's Toolstack takes sealed streams only (xoar.messages.seal): Console can't speak for its operators.
 The number of streams, of unanswered requests and of unsent bytes of each is bounded.
 """
 
 from xoar.messages.codec import Decoder, encode, encode_error
 from xoar.messages.errors import EBUSY, EIO, EPERM, MessageError
 from xoar.messages.schema import accepted
+from xoar.messages.seal import NONCE_SIZE, TO_OPERATOR, TO_TOOLSTACK, Seal, hmac, stream_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ MAX_STREAMS = 64
 _MAX_UNANSWERED = 16
 _MAX_UNSENT = 65536
 _PIECE = 4096
-_ACCEPTED = accepted("operator", "toolstack")
+_MAX_REPORTS = 16
 
 
 class Stream:
@@ -34,11 +36,18 @@ class Stream:
         self.unanswered = 0
         self.unsent = b""
         self.ending = False
+        self.seal: "Seal | None" = None
+        # the guest whose console the stream becomes: domid, and what of it
+        self.successor: "tuple[int, str] | None" = None
 
     @property
     def overfull(self) -> bool:
         """Whether its operator leaves so many answers unread that it must be ended."""
         return len(self.unsent) > _MAX_UNSENT
+
+    def send(self, frame: bytes) -> None:
+        """Queues a message."""
+        self.unsent += frame if self.seal is None else frame + self.seal.tag(frame)
 
 
 class Request:
@@ -66,16 +75,39 @@ class Request:
             return
         self._answered = True
         self._stream.unanswered -= 1
-        self._stream.unsent += frame
+        self._stream.send(frame)
+
+    def become(self, domid: int, what: str) -> None:
+        """Answers `done`; after that the stream is a guest's console (schema.CONSOLE)."""
+        self.answer("done")
+        self._stream.successor = (domid, what)
+
+
+class Key:
+    """What a tenant's operators have, who must show it; `unique()` gives bytes that it never gave before."""
+
+    def __init__(self, key: bytes, unique: "Callable[[], bytes]") -> None:
+        self.key = key
+        self._unique = unique
+
+    def challenge(self) -> bytes:
+        """A number that nobody can know before."""
+        return hmac(self.key, b"xoar challenge" + self._unique())[:NONCE_SIZE]
 
 
 class Operators:
-    """All streams on the link from Console. `handlers` deal with one kind each, given fields and request."""
+    """All streams on the link to Console. `handlers` deal with one kind each, given fields and request;
+    `role` is the shard's, as routes have it; without a `key` streams are not sealed."""
 
-    def __init__(self, relay: "Channel", handlers: "Handlers") -> None:
+    def __init__(
+        self, relay: "Channel", handlers: "Handlers", role: str = "toolstack", key: "Key | None" = None
+    ) -> None:
         self._relay = relay
         self._handlers = handlers
+        self._accepted = accepted("operator", role)
+        self._key = key
         self._streams: "dict[int, Stream]" = {}
+        self._reports = 0
 
     def receive(self, message: "Message") -> None:
         """Takes one message from Console."""
@@ -96,6 +128,10 @@ class Operators:
             done = stream.overfull or (stream.ending and not stream.unsent)
             if done and self._relay.send("hangup", 0, channel=number):
                 del self._streams[number]
+            elif stream.successor is not None and not stream.unsent:
+                domid, what = stream.successor
+                if self._relay.send("attach", 0, channel=number, domid=domid, what=what):
+                    del self._streams[number]
         self._relay.flush()
 
     def _piece(self, number: int, untrusted_data: bytes) -> None:
@@ -105,7 +141,7 @@ class Operators:
                 self._relay.send("hangup", 0, channel=number)
                 return
             stream = self._streams[number] = Stream(number)
-        if stream.ending:
+        if stream.ending or stream.successor is not None:
             return
         stream.decoder.feed(untrusted_data)
         while True:
@@ -114,11 +150,16 @@ class Operators:
             except MessageError as error:
                 Request(stream, error.id).refuse(error.errno, str(error))
                 if error.fatal:
+                    self._say("an operator's stream is ended: %s" % error)
                     stream.ending = True
                     return
                 continue
             if message is None:
                 return
+            if self._key is not None and stream.seal is None:
+                if not self._begin(stream, message, self._key):
+                    return
+                continue
             request = Request(stream, message.id)
             try:
                 self._handle(message, request, stream)
@@ -127,9 +168,29 @@ class Operators:
                 print("toolstack: bug while serving %s: %s" % (message.kind, repr(error)))
                 request.refuse(EIO, "a bug in the Toolstack: %s" % repr(error))
 
+    def _begin(self, stream: Stream, message: "Message", key: Key) -> bool:
+        """The first message of a stream that must be sealed."""
+        request = Request(stream, message.id)
+        if message.kind != "greet":
+            text = "this Toolstack serves who has its tenant's key: name the tenant, and use its key"
+            request.refuse(EPERM, text)
+            self._say("an operator's stream is ended: it has no key")
+            stream.ending = True
+            return False
+        challenge = key.challenge()
+        request.answer("challenge", nonce=challenge)
+        own = stream_key(key.key, message.fields.nonce, challenge)
+        stream.decoder.seal, stream.seal = Seal(own, TO_TOOLSTACK), Seal(own, TO_OPERATOR)
+        return True
+
+    def _say(self, text: str) -> None:
+        if self._reports < _MAX_REPORTS:
+            self._reports += 1
+            print("toolstack: " + text)
+
     def _handle(self, message: "Message", request: Request, stream: Stream) -> None:
         kind, fields = message.kind, message.fields
-        if kind not in _ACCEPTED:
+        if kind not in self._accepted or kind not in self._handlers:
             request.refuse(EPERM, "an operator may not send %s" % kind)
         elif stream.unanswered > _MAX_UNANSWERED:
             request.refuse(EBUSY, "%d requests of this stream are unanswered" % _MAX_UNANSWERED)

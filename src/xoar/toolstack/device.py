@@ -124,8 +124,8 @@ class Device:
         return "%s/%d" % (self.backends, self.number)
 
 
-def write(batch: "Batch", device: Device) -> None:
-    """Writes all nodes of a device whose `domid` is set."""
+def write(batch: "Batch", owner: int, device: Device) -> None:
+    """Writes all nodes of a device whose `domid` is set; they belong to `owner`, the Toolstack."""
     driver, guest = device.driver.domid, device.domid
     front: "tuple[tuple[str, str], ...]"
     back: "tuple[tuple[str, str], ...]"
@@ -149,9 +149,9 @@ def write(batch: "Batch", device: Device) -> None:
         back += (("network", config.network), ("address", config.address))
         if config.rate_kib:
             back += (("rate", rate(config.rate_kib)),)
-    for path, owner, reader in ((device.frontend, guest, driver), (device.backend, driver, guest)):
+    for path, writer, reader in ((device.frontend, guest, driver), (device.backend, driver, guest)):
         batch.add(wire.RM, path)
-        batch.make(path, owner, reader)
+        batch.make(path, owner, writer, reader)
     batch.write(device.frontend, (("backend", device.backend), ("backend-id", "%d" % driver)) + front)
     batch.write(
         device.backend, (("frontend", device.frontend), ("frontend-id", "%d" % guest), ("online", "1")) + back

@@ -40,10 +40,11 @@ class Unfit(Exception):
 
 class Devices:
     """What `make` and `add_...` returned counts as in use until `forget`. Guests are given as their
-    configuration, the fields of guest_create."""
+    configuration, the fields of guest_create. `domid` is the Toolstack's."""
 
-    def __init__(self, store: "StoreLink", drivers: "Drivers", networks: "Networks") -> None:
+    def __init__(self, store: "StoreLink", drivers: "Drivers", networks: "Networks", domid: int) -> None:
         self._store = store
+        self._domid = domid
         self._drivers = drivers
         self._networks = networks
         self._owners: "list[tuple[Device, Any]]" = []
@@ -148,7 +149,7 @@ class Devices:
         device.domid = domid
         device.backend_state = INITIALISING
         self._plugged[_key(device)] = device
-        write(batch, device)
+        write(batch, self._domid, device)
 
     def remove(self, batch: "Batch", device: Device) -> None:
         """Removes its nodes on both sides, and what held nothing else."""

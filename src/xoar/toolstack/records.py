@@ -2,14 +2,16 @@
 
 Sources: libxl__domain_make and libxl__build_post in Xen's tools/libs/light (libxl_create.c, libxl_dom.c),
 libxl__device_console_add in libxl_console.c, docs/misc/xenstore-paths.pandoc. Where libxl has domain 0 as the
-owner of what the guest may only read, the Toolstack is.
+owner, the Toolstack is: it needs no privilege in XenStore to manage its guests. The nodes that a guest itself
+writes to are the Toolstack's, too, and the guest has the right to write. XenStore makes the top of a domain's
+records, empty, when Builder introduces the domain.
 
 No transaction: the guest is paused and its paths are new, so nobody can see half of them and rely on it, and
 a failure takes the whole subtree back. The requests of a batch are sent without waiting for each other.
 """
 
 from xoar.toolstack.store import Batch
-from xoar.xenstore import wire
+from xoar.xenstore import paths, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 _CONSOLE_LIMIT = 1048576
 # what the guest itself writes to
-_GUEST_OWNED = (
+_GUEST_WRITTEN = (
     "control/shutdown",
     "control/feature-poweroff",
     "control/feature-reboot",
@@ -34,7 +36,7 @@ _GUEST_OWNED = (
     "error",
 )
 # what a driver domain says, and where its backends are
-_DRIVER_OWNED = ("service", "backend")
+_DRIVER_WRITTEN = ("service", "backend")
 
 
 def domain_path(domid: int) -> str:
@@ -42,15 +44,9 @@ def domain_path(domid: int) -> str:
     return "/local/domain/%d" % domid
 
 
-def uuid_text(uuid: bytes) -> str:
-    """The usual form, 8-4-4-4-12 hexadecimal digits."""
-    digits = "".join(["%02x" % byte for byte in uuid])
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
 def vm_path(uuid: bytes) -> str:
     """The subtree that keeps its name when the guest gets a new domid."""
-    return "/vm/%s" % uuid_text(uuid)
+    return paths.vm(uuid).decode()
 
 
 def create(store: "StoreLink", owner: int, config: "Any", built: "Any") -> Batch:
@@ -58,11 +54,9 @@ def create(store: "StoreLink", owner: int, config: "Any", built: "Any") -> Batch
     batch = Batch(store)
     home = domain_path(built.domid)
     vm = vm_path(config.uuid)
-    for path in (home, vm):
-        _fresh(batch, path, owner, built.domid)
-    for name in _GUEST_OWNED:
-        batch.make("%s/%s" % (home, name), built.domid)
-    batch.write(vm, (("uuid", uuid_text(config.uuid)), ("name", config.name)))
+    for name in _GUEST_WRITTEN:
+        batch.make("%s/%s" % (home, name), owner, built.domid)
+    batch.write(vm, (("uuid", vm[len("/vm/") :]), ("name", config.name)))
     batch.write(
         home,
         (
@@ -84,30 +78,27 @@ def driver_domain(batch: Batch, owner: int, driver: "Driver", pciback: int, buil
     PCIBack must exist: XenStore keeps no permissions for domains that do not.
     """
     home = domain_path(driver.domid)
-    _fresh(batch, home, owner, driver.domid)
-    for name in _GUEST_OWNED + _DRIVER_OWNED:
-        batch.make("%s/%s" % (home, name), driver.domid)
+    for name in _GUEST_WRITTEN + _DRIVER_WRITTEN:
+        batch.make("%s/%s" % (home, name), owner, driver.domid)
     for name in ("networks", "requests"):
         batch.add(wire.MKDIR, "%s/%s" % (home, name))
     _identity(batch, home, driver.name, driver.domid)
     _rings(batch, home, built)
     frontend = home + "/device/pci/0"
-    batch.make(frontend, driver.domid, pciback)
+    batch.make(frontend, owner, driver.domid, pciback)
     backend = "%s/backend/pci/%d/0" % (domain_path(pciback), driver.domid)
     batch.write(frontend, (("backend", backend), ("backend-id", "%d" % pciback), ("state", "1")))
 
 
 def pciback(batch: Batch, owner: int, domid: int) -> None:
     """Writes PCIBack's records."""
-    home = domain_path(domid)
-    _fresh(batch, home, owner, domid)
-    batch.make(home + "/backend", domid)
-    _identity(batch, home, "pciback", domid)
+    batch.make(domain_path(domid) + "/backend", owner, domid)
+    shard(batch, domid, "pciback")
 
 
-def _fresh(batch: Batch, path: str, owner: int, reader: int) -> None:
-    batch.add(wire.RM, path)
-    batch.make(path, owner, reader)
+def shard(batch: Batch, domid: int, name: str) -> None:
+    """Writes what each shard has that is built on request."""
+    _identity(batch, domain_path(domid), name, domid)
 
 
 def _identity(batch: Batch, home: str, name: str, domid: int) -> None:

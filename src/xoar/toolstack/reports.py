@@ -37,7 +37,40 @@ class Reports:
 
     def host(self, request: "Request") -> None:
         """Answers with the host's memory and clock."""
-        self._host(0, 0, request)
+
+        def answer(domains: "list[Any]", last: "Any") -> None:
+            request.answer(
+                "host",
+                total_kib=last.total_kib,
+                free_kib=last.free_kib,
+                xen_version=last.xen_version,
+                uptime_ms=last.now_ns // _NS_PER_MS,
+                domains=len(domains),
+            )
+
+        self.domains(request, answer)
+
+    def domains(self, request: "Request", answer: "Callable[[list[Any], Any], None]") -> None:
+        """Calls `answer` with all domains of Builder's list, and its last page; or refuses the request."""
+        found: "list[Any]" = []
+
+        def page(fields: "Any", request: "Request") -> None:
+            found.extend(fields.domains)
+            if fields.more and fields.domains:
+                self._ask("domains", page, request, fields.domains[-1].domid + 1)
+            else:
+                answer(found, fields)
+
+        self._ask("domains", page, request, 0)
+
+    def console(self, name: str, what: str, request: "Any") -> None:
+        """Turns the operator's stream into a guest's console."""
+        guest = self._guests.find(name) or self._guests.find_ended(name)
+        domid = guest.domid or guest.previous_domid if guest is not None else 0
+        if domid:
+            request.become(domid, what)
+        else:
+            request.refuse(ENOENT, self._guests.absence(name))
 
     def _ask(
         self, kind: str, answered: "Callable[[Any, Request], None]", request: "Request", start: int
@@ -121,27 +154,11 @@ class Reports:
             domain.state,
             domain.cpu_time_ns,
             age_ms,
+            domain.parent,
         )
 
     def _library(self, fields: "Any", request: "Request") -> None:
         request.answer("library", more=fields.more, images=fields.images)
-
-    def _host(self, start: int, counted: int, request: "Request") -> None:
-        def page(fields: "Any", request: "Request") -> None:
-            count = counted + len(fields.domains)
-            if fields.more and fields.domains:
-                self._host(fields.domains[-1].domid + 1, count, request)
-                return
-            request.answer(
-                "host",
-                total_kib=fields.total_kib,
-                free_kib=fields.free_kib,
-                xen_version=fields.xen_version,
-                uptime_ms=fields.now_ns // _NS_PER_MS,
-                domains=count,
-            )
-
-        self._ask("domains", page, request, start)
 
 
 def _disk(device: "Device") -> "Any":

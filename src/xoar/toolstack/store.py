@@ -46,12 +46,15 @@ class Batch:
         for name, value in values:
             self.add(wire.WRITE, "%s/%s" % (base, name), value)
 
-    def make(self, path: str, owner: int, *readers: int) -> None:
-        """Makes a node; what is written below it later inherits its owner and readers."""
+    def make(self, path: str, owner: int, writer: int, *readers: int) -> None:
+        """Makes a node of ours, `owner`, which `writer` may change, too. What either of them makes below it
+        inherits that, and the readers."""
         self.add(wire.MKDIR, path)
-        permissions = ["n%d" % owner]
+        permissions = ["n%d" % owner, "b%d" % writer]
         for reader in readers:
             permissions.append("r%d" % reader)
+        # what the writer makes is the writer's
+        permissions.append("b%d" % owner)
         self.add(wire.SET_PERMS, path, *permissions)
 
     def poll(self) -> bool:

@@ -1,6 +1,7 @@
 """The Toolstack put together: its parts, and one turn of its loop."""
 
-from xoar.toolstack.api import Operators
+from xoar.toolstack import tenants
+from xoar.toolstack.api import Key, Operators
 from xoar.toolstack.builder import Builder
 from xoar.toolstack.devices import Devices
 from xoar.toolstack.driver import declared
@@ -9,6 +10,7 @@ from xoar.toolstack.guests import Guests
 from xoar.toolstack.hotplug import Hotplug
 from xoar.toolstack.networks import Networks
 from xoar.toolstack.reports import Reports
+from xoar.toolstack.tenants import Tenants
 from xoar.toolstack.volumes import Volumes
 from xoar.toolstack.waits import Waits
 
@@ -22,20 +24,21 @@ if TYPE_CHECKING:
 
 
 class Toolstack:
-    """`link` goes to Builder, `relays` come from Consoles; `settings(key)` are the command line's values.
+    """`link` goes to Builder, `relay` to Console; `settings(key)` are the command line's values.
 
-    `clock()` is in ms and never goes back; `domid` is the Toolstack's own; `report` takes lines for Xen's
-    console.
+    `clock()` is in ms and never goes back; `domid` is the Toolstack's own; `unique()` gives bytes that it
+    never gave before, on no boot of the host; `report` takes lines for Xen's console.
     """
 
     def __init__(
         self,
         link: "Channel",
         store: "StoreLink",
-        relays: "list[Channel]",
+        relay: "Channel",
         settings: "Callable[[str], list[str]]",
         clock: "Callable[[], int]",
         domid: int,
+        unique: "Callable[[], bytes]",
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.builder = Builder(link)
@@ -43,14 +46,20 @@ class Toolstack:
         self.drivers = Drivers(self.builder, store, self.waits, clock, domid, declared(settings), report)
         self.networks = Networks(store, self.drivers, lambda name: self.devices.users(name))
         self.volumes = Volumes(store, self.drivers)
-        self.devices = Devices(store, self.drivers, self.networks)
+        self.devices = Devices(store, self.drivers, self.networks, domid)
         self.guests = Guests(self.builder, store, self.waits, self.devices, clock, domid, report)
         self.hotplug = Hotplug(self.guests, self.devices, store, self.waits)
         self.reports = Reports(self.builder, self.guests, clock)
+        declared_tenants = tenants.declared(settings)
+        self.tenants = Tenants(self.builder, store, self.reports, clock, domid, declared_tenants, report)
         self._link = link
         self._store = store
-        self._relays = [(relay, Operators(relay, self.handlers())) for relay in relays]
+        self._relay = relay
+        keys = [Key(bytes.fromhex(word), unique) for word in settings("key")]
+        role, key = ("tenant", keys[0]) if keys else ("toolstack", None)
+        self._operators = Operators(relay, self.handlers(), role, key)
         self.drivers.start()
+        self.tenants.start()
 
     def turn(self) -> bool:
         """Does what there is to do; whether there is more already."""
@@ -59,24 +68,23 @@ class Toolstack:
             if message.kind == "stopped":
                 self.guests.stopped(fields.domid, fields.reason)
                 self.drivers.stopped(fields.domid, fields.reason)
+                self.tenants.stopped(fields.domid, fields.reason)
             elif message.kind == "device":
                 self.drivers.device(fields.driver, fields.state, fields.text)
             else:
                 self.builder.answer(message)
         more = self._link.more
         more = self._store.poll() or more
-        for relay, operators in self._relays:
-            if not relay.congested:
-                for message in relay.receive():
-                    operators.receive(message)
-                more = more or relay.more
+        if not self._relay.congested:
+            for message in self._relay.receive():
+                self._operators.receive(message)
+            more = more or self._relay.more
         more = self.waits.poll() or more
         more = self._store.finish() or more
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
-        for _, operators in self._relays:
-            operators.flush()
+        self._operators.flush()
         self.builder.flush()
         return more
 
@@ -115,5 +123,7 @@ class Toolstack:
             "network_list": lambda fields, request: networks.page(fields.start, request),
             "volume_change": volumes.change,
             "volume_progress": lambda fields, request: volumes.progress(fields.driver, request),
+            "guest_console": lambda fields, request: reports.console(fields.name, fields.what, request),
+            "tenant_list": lambda fields, request: self.tenants.page(fields.start, request),
             "volume_list": lambda fields, request: volumes.page(fields.start, request),
         }

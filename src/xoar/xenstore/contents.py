@@ -60,6 +60,13 @@ class Contents(View):
         self.domains.add(domid)
         self._population_changed()
 
+    def start(self, path: bytes, permissions: "Permissions") -> "list[Change]":
+        """Makes a node anew, whatever was there: with these permissions, without a value or children."""
+        changes = self._cut(STORE, path) if path in self._nodes else []
+        changes += self.make(STORE, path)
+        self._install(STORE, {path: Node(b"", permissions, b"", 0)})
+        return changes
+
     def remove_domain(self, domid: int) -> "list[Change]":
         """Removes what a dead domain owned, and its name from all permissions, so that no later domain of
         the same number inherits anything."""

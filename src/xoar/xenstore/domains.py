@@ -24,7 +24,8 @@ class Account:
 
 class Domains:
     """Domains by domid. `managers` may do everything; a domain with a target may do all that it may.
-    `backends` serve devices of guests, and have higher quotas for that.
+    `backends` serve devices of guests, and have higher quotas for that. A domain may have a parent, a
+    Toolstack that owns its records: each child raises the parent's quotas, and those records outlive it.
 
     A domain exists from `add` to `remove`. With `any_exists` (a server without Xen under it) every domid
     is taken to exist.
@@ -37,6 +38,7 @@ class Domains:
         self._backends = backends
         self.accounts: "dict[int, Account]" = {0: Account()}
         self._targets: "dict[int, int]" = {}
+        self._parents: "dict[int, int]" = {}
         self._any_exists = any_exists
 
     def add(self, domid: int) -> None:
@@ -49,12 +51,22 @@ class Domains:
         self.accounts.pop(domid, None)
         self.managers.discard(domid)
         self._targets.pop(domid, None)
+        self._parents.pop(domid, None)
         for claimant in [key for key in self._targets if self._targets[key] == domid]:
             del self._targets[claimant]
 
     def share(self, domid: int) -> int:
         """How many domains' quotas (of what grows with the number of devices) a domain has."""
-        return _BACKEND_SHARE if domid in self._backends else 1
+        return _BACKEND_SHARE if domid in self._backends else 1 + self.children(domid)
+
+    def children(self, domid: int) -> int:
+        """How many existing domains have it as their parent."""
+        return len([parent for parent in self._parents.values() if parent == domid])
+
+    def set_parent(self, domid: int, parent: int) -> None:
+        """Makes a domain the child of another one; 0: of none."""
+        if parent:
+            self._parents[domid] = parent
 
     def exists(self, domid: int) -> bool:
         """Whether permissions that name this domain mean anything."""

@@ -15,6 +15,12 @@ def home(domid: int) -> bytes:
     return b"/local/domain/%d" % domid
 
 
+def vm(uuid: bytes) -> bytes:
+    """What keeps its name when a guest gets a new domid; named in the usual form of a uuid, 8-4-4-4-12."""
+    digits = "".join(["%02x" % byte for byte in uuid])
+    return ("/vm/" + "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))).encode()
+
+
 def absolute(untrusted_path: bytes, base: bytes) -> bytes:
     """The path itself if it starts with / or @, otherwise the path below `base`. Not checked further."""
     first = untrusted_path[:1]

@@ -69,13 +69,19 @@ class Server:
         if connection in self._ready:
             self._ready.remove(connection)
 
-    def introduce(self, domid: int) -> Connection:
-        """A domain with a ring exists: its connection, as new if there was one."""
+    def introduce(self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = ()) -> Connection:
+        """A domain with a ring exists: its connection, as new if there was one.
+
+        `records` are nodes that it starts with, empty: they belong to its parent, and it may read them.
+        """
         connection = self.connections.get(domid)
         if connection is not None:
             connection.reset()
             return connection
         self.contents.add_domain(domid)
+        self.domains.set_parent(domid, parent)
+        for path in records:
+            self._fire(self.contents.start(path, ((parent, 0), (domid, wire.READ_ACCESS))))
         connection = self.connections[domid] = Connection(self, domid)
         self._fire_special(_INTRODUCE, domid)
         return connection
@@ -88,7 +94,9 @@ class Server:
         if connection is not None:
             self.disconnect(connection)
         self._stopped.discard(domid)
-        self._fire(self.contents.remove_domain(domid))
+        if not self.domains.children(domid):
+            self._fire(self.contents.remove_domain(domid))
+        # else what it owns are records of domains that live on, for the next Toolstack of its domid
         self._fire_special(_RELEASE, domid)
 
     def stopped(self, domid: int) -> None:

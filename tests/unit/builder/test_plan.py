@@ -29,7 +29,6 @@ def test_bootstrapper_reads_what_the_manifests_state() -> None:
     assert f"guest_label={shards.guests[0].label}" in holder.words
     by_name = {s.name: s for s in read.shards}
     assert by_name["console"].ports == [(0x2F8, 8)]
-    assert f"manager={by_name['toolstack'].domid}" in by_name["xenstore"].words
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
 from typing import Any
 
@@ -25,6 +26,7 @@ IMAGES = [
     KERNEL_ENTRY,
     RAMDISK_ENTRY,
     bundle.Entry("pciback", SHARD, b"pciback"),
+    bundle.Entry("tenant", SHARD, b"tenant"),
     bundle.Entry("netback", LINUX, b"driver kernel"),
     bundle.Entry("netback", ROOTFS, b"driver root"),
 ]
@@ -34,13 +36,19 @@ shard console 2 16384 1 console_t console
 shard builder 3 12288 1 builder_t builder
 shard toolstack 4 12288 1 toolstack_t toolstack
 late pciback 5 12288 1 pciback_t pciback
+late tenant-acme 32512 12288 1 tenant_t tenant
 driver net0 netback 6 98304 1 netback_t netback 256
 word pciback device=net0:6:256
 link pciback xenstore xenstore 1
 link pciback builder pciback 2
+link tenant-acme xenstore xenstore 1
+link tenant-acme builder builder 2
+link tenant-acme console operator 3
+ecam pciback
+quota tenant-acme 65536 3 2
 """)
 SHARDS = {shard.domid: shard.name for shard in PLAN.shards}
-PCIBACK, NET0 = 5, 6
+PCIBACK, NET0, ACME = 5, 6, 32512
 FIRST_GUEST = 32
 WINDOW = (0xC0000000, 0x10000000)
 _POWEROFF, _CRASH = 0, 3
@@ -62,12 +70,18 @@ class FakeXen:
         self.opened: dict[int, FakeChannel] = {}
 
     def build_shard(
-        self, shard: Any, words: list[str], image: Any, links: list[tuple[str, int, int]]
+        self,
+        shard: Any,
+        words: list[str],
+        image: Any,
+        links: list[tuple[str, int, int]],
+        with_ecam: bool,
     ) -> dict[int, tuple[int, int]]:
+        assert with_ecam == (shard.name == "pciback")
         self.words = words
         self.links = links
         self.build(shard.domid)
-        return {1: (3, 12), 2: (5, 13)}
+        return {1: (3, 12), 2: (5, 13), 3: (6, 14)}
 
     def build_driver(
         self, driver: Any, kernel: Any, rootfs: Any, memory: list[tuple[int, int]]
@@ -76,6 +90,7 @@ class FakeXen:
         return self.build(driver.domid)
 
     def open(self, domid: int, gref: int, port: int, name: str) -> FakeChannel:
+        assert name in ("pciback", "tenant")
         self.opened[domid] = FakeChannel()
         return self.opened[domid]
 
@@ -156,16 +171,16 @@ class World:
     def ask(self, kind: str, id: int = 7, **fields: Any) -> None:
         self.service.handle("toolstack", message(kind, id, **fields))
 
-    def build(self, **changes: Any) -> None:
+    def build(self, client: str = "toolstack", **changes: Any) -> None:
         fields = {
-            "uuid": bytes(16),
+            "uuid": os.urandom(16),
             "kernel": KERNEL_ENTRY.digest,
             "ramdisk": RAMDISK_ENTRY.digest,
             "command_line": "",
             "memory_kib": 32768,
             "vcpus": 1,
         }
-        self.ask("build", **{**fields, **changes})
+        self.service.handle(client, message("build", 7, **{**fields, **changes}))
 
     def answer(self, kind: str = "done", **fields: Any) -> list[tuple[str, str]]:
         """Has the servers answer all their requests; what those were."""

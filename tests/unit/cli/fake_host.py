@@ -87,6 +87,7 @@ class FakeHost:
             ("debian", "ramdisk", RAMDISK),
             ("builder", "shard", b"b" * 32),
         ]
+        self.tenants: list[Any] = []
         self.requests: list[Message] = []
         self.devices = FakeDevices(self.host)
         self.forwards: list[str] = []  # what the keeper was asked for
@@ -268,6 +269,8 @@ class FakeHost:
             shown = [{**guest, "state": self._state(name)} for name, guest in self.guests.items()]
             entries = [GUEST.value(*(guest[name] for name in names)) for guest in shown]
             return "guests", self._page("guests", entries[fields.start :])
+        if kind == "tenant_list":
+            return "tenants", self._page("tenants", self.tenants[fields.start :])
         answer = self.devices.reply(kind, fields, self.guests)
         if answer is not None:
             name, reply = answer
@@ -288,13 +291,31 @@ class FakeHost:
         used = time.monotonic_ns()
         shards = [
             OBJECT.value(
-                domid, name, "shard", f"system_u:system_r:{name}_t", 12288, 1, "blocked", used // 2, 90_500
+                domid,
+                name,
+                "shard",
+                f"system_u:system_r:{name}_t",
+                12288,
+                1,
+                "blocked",
+                used // 2,
+                90_500,
+                "",
             )
             for domid, name in ((1, "xenstore"), (2, "console"), (3, "builder"))
         ]
         guests = [
             OBJECT.value(
-                guest["domid"], name, "guest", "system_u:system_r:guest_t", 131072, 1, "running", 0, 5000
+                guest["domid"],
+                name,
+                "guest",
+                "system_u:system_r:guest_t",
+                131072,
+                1,
+                "running",
+                0,
+                5000,
+                "toolstack",
             )
             for name, guest in self.guests.items()
         ]
@@ -309,6 +330,7 @@ class FakeHost:
                 "blocked",
                 0,
                 9000,
+                "toolstack",
             )
             for driver in self.devices.drivers.values()
         ]

@@ -123,7 +123,7 @@ def test_diff_shows_what_was_removed_and_added(run: Run, other: Path) -> None:
     assert f"builder/manifest.toml:{line}: gives them their memory" in result.stdout
     told = json.loads(run("policy", "diff", str(other), "--json").stdout)
     assert {tuple(group["permissions"]) for group in told["removed"]} == {("stat",)}
-    assert {group["target"] for group in told["added"]} == {"guest_t", "pciback_t"}
+    assert {group["target"] for group in told["added"]} == {"guest_t", "pciback_t", "tenant_t"}
 
 
 def test_diff_with_a_folder_without_manifests_is_wrong_usage(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,9 @@ from xoar.shards.console.console import Console
 from xoar.shards.console.domains import HISTORY_SIZE, MAX_DOMAINS, MAX_ENDED
 from xoar.shards.console.history import History
 from xoar.xen.ring import SharedPage, console_rings, xenstore_rings
+
+TOOLSTACK = 4
+"""The domid of the host's Toolstack."""
 
 
 def shared_page() -> SharedPage:
@@ -40,6 +45,25 @@ class Guest:
         return self.from_guest.write(data)
 
 
+class Link:
+    """A link that a Toolstack opened, and its other end."""
+
+    def __init__(self, name: str, reports: list[str]) -> None:
+        to_server, to_client = xenstore_rings(shared_page())
+        self.channel = Channel(to_server, to_client, lambda: None, name, "console", reports.append)
+        self.peer = Channel(to_client, to_server, lambda: None, "console", name)
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def introduced(domid: int, **changes: Any) -> dict[str, Any]:
+    """The fields of `introduce` for a guest."""
+    fields = {"link": "console", "name": "", "parent": TOOLSTACK, "uuid": bytes(16), "gref": 0, "port": 3}
+    return {"domid": domid, **fields, **changes}
+
+
 class Host:
     """A Console with its neighbours: Builder and Toolstack at links, an operator at the line."""
 
@@ -47,17 +71,15 @@ class Host:
         self.guests: dict[int, Guest] = {}
         self.reports: list[str] = []
         self.xen_log = b""
-        page = shared_page()
-        to_server, to_client = xenstore_rings(page)
-        relay = Channel(to_client, to_server, lambda: None, "toolstack", "console", self.reports.append)
-        self.toolstack = Channel(to_server, to_client, lambda: None, "console", "toolstack")
+        self.links: dict[int, Link] = {}
         page = shared_page()
         to_server, to_client = xenstore_rings(page)
         self.builder = Channel(to_client, to_server, lambda: None, "console", "builder")
         self.introductions = Channel(
             to_server, to_client, lambda: None, "builder", "console", self.reports.append
         )
-        self.console = Console(self.connect, relay, self.read_xen, self.reports.append)
+        self.console = Console(self.connect, self.reach, self.read_xen, self.reports.append)
+        self.console.toolstack("toolstack", TOOLSTACK, 2, 1)
         self.operator = LineClient()
         self.operator.hello(1)
         self.received: dict[int, bytes] = {}
@@ -71,11 +93,22 @@ class Host:
         guest = self.guests[domid] = Guest(domid)
         return guest
 
+    def reach(self, domid: int, gref: int, port: int, peer: str) -> Link:
+        if gref not in (2, 3):
+            raise OSError(13, "no such grant")
+        link = self.links[domid] = Link(peer, self.reports)
+        return link
+
+    @property
+    def toolstack(self) -> Channel:
+        """The other end of the host's Toolstack."""
+        return self.links[TOOLSTACK].peer
+
     def read_xen(self, position: int, limit: int) -> tuple[bytes, int]:
         data = self.xen_log[position : position + limit]
         return data, position + len(data)
 
-    def ask(self, kind: str, **fields: int | str) -> Message:
+    def ask(self, kind: str, **fields: Any) -> Message:
         self.builder.send(kind, 7, **fields)
         for message in self.introductions.receive():
             self.console.introduction(self.introductions, message)
@@ -83,8 +116,14 @@ class Host:
         return reply
 
     def introduce(self, domid: int) -> Guest:
-        assert self.ask("introduce", domid=domid, gref=0, port=3).kind == "done"
+        assert self.ask("introduce", **introduced(domid)).kind == "done"
         return self.guests[domid]
+
+    def tenant(self, name: str, domid: int) -> Channel:
+        """The other end of the Toolstack of a new tenant."""
+        fields = introduced(domid, link="operator", name=f"tenant-{name}", gref=3, parent=TOOLSTACK)
+        assert self.ask("introduce", **fields).kind == "done"
+        return self.links[domid].peer
 
     def run(self, turns: int = 50) -> None:
         """Lets everything move, as the main loop does; all guests' channels are taken to have fired."""
@@ -92,7 +131,8 @@ class Host:
             self.console.domains.fired([guest.port for guest in self.guests.values()])
             self.console.receive(self.operator.take(512))
             self.console.turn()
-            self.toolstack.flush()
+            for link in self.links.values():
+                link.peer.flush()
             for event in self.operator.feed(self.console.line.take(4096)):
                 if event.kind == "data":
                     self.received[event.channel] = self.received.get(event.channel, b"") + event.data
@@ -390,14 +430,14 @@ def test_a_channel_opened_and_closed_in_one_piece_leaves_nothing() -> None:
 def test_introductions_are_answered_with_what_is_wrong() -> None:
     host = Host()
     host.introduce(5)
-    again = host.ask("introduce", domid=5, gref=0, port=3)
+    again = host.ask("introduce", **introduced(5))
     assert again.fields.text == "domain 5 has a console already"
-    refused = host.ask("introduce", domid=6, gref=9, port=3)
+    refused = host.ask("introduce", **introduced(6, gref=9))
     assert (refused.kind, refused.fields.errno) == ("error", 13)
     assert host.ask("release", domid=6).fields.text == "domain 6 has no console here"
     for domid in range(100, 100 + MAX_DOMAINS - 1):
         host.introduce(domid)
-    assert "most allowed" in host.ask("introduce", domid=9000, gref=0, port=1).fields.text
+    assert "most allowed" in host.ask("introduce", **introduced(9000)).fields.text
 
 
 @given(st.lists(st.binary(max_size=400), max_size=20))

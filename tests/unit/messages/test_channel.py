@@ -85,11 +85,11 @@ def test_one_call_reads_a_bounded_amount_and_says_that_there_is_more() -> None:
 
 def test_a_forbidden_message_is_answered_with_an_error_and_reported() -> None:
     link = Link()
-    link.to_server.write(encode("introduce", 8, domid=1, gref=2, port=3))
+    link.to_server.write(encode("release", 8, domid=1))
     assert link.server.receive() == []
     (answer,) = link.client.receive()
     assert (answer.kind, answer.id, answer.fields.errno) == ("error", 8, 1)
-    assert link.reports == ["refused a message from toolstack: toolstack may not send introduce"]
+    assert link.reports == ["refused a message from toolstack: toolstack may not send release"]
 
 
 def test_an_impossible_ring_breaks_the_channel_and_nothing_else() -> None:

@@ -49,9 +49,6 @@ why = "log lines"
     "xenstore": _SHARD.format(name="xenstore"),
     "console": _SHARD.format(name="console")
     + """
-[uses.builder]
-late = true
-
 [serial]
 ports = "0x2f8-0x2ff"
 """,

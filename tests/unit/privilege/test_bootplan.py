@@ -37,7 +37,7 @@ def test_links_have_the_grant_references_of_the_architecture(samples, check):
         ("console", "introduce", 3),
     ]
     assert [(link.server, link.gref) for link in plan.guest_links] == [("xenstore", 1), ("console", 0)]
-    assert [link.client for link in plan.links_to("builder")] == ["console"]
+    assert [link.client for link in plan.links_to("console")] == ["builder"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,7 +66,7 @@ def test_every_server_is_up_before_its_clients(samples, check, wanted, names):
 
 def test_bootstrapper_reads_the_script_as_it_was_meant(samples, check):
     samples["toolstack"] = samples["xenstore"].replace("xenstore", "toolstack")
-    samples["toolstack"] += '[uses.xenstore]\nrole = "manager"\n'
+    samples["toolstack"] += '[uses.xenstore]\nrole = "backend"\n'
     planned = bootplan.plan(check(samples))
     read = bootstrapper.parse(plan_text(planned, "guest_label", 0))
     assert [(s.name, s.domid, s.memory_kib, s.vcpus, s.label, s.image) for s in read.shards] == [
@@ -76,7 +76,7 @@ def test_bootstrapper_reads_the_script_as_it_was_meant(samples, check):
         (link.client, link.server, link.name, link.gref) for shard in planned.shards for link in shard.links
     ]
     by_name = {shard.name: shard for shard in read.shards}
-    assert by_name["xenstore"].words == [f"manager={by_name['toolstack'].domid}"]
+    assert by_name["xenstore"].words == [f"backend={by_name['toolstack'].domid}"]
     assert by_name["console"].ports == [(0x2F8, 8)]
     assert read.library == read.exceptions == [by_name["builder"]]
 

@@ -146,7 +146,7 @@ def test_taking_a_permission_out_of_a_manifest_takes_exactly_its_rules_out(path,
         ('on = "guest"\nclass = "mmu"\npermissions = ["map_read"]', "stated twice, first in line 20"),
         ('on = "self"\nclass = "mmu"\npermissions = ["physmap"]', "a right of every shard"),
         ('on = "guest"\nclass = "event"\npermissions = ["bind"]', "bound along links"),
-        ('on = "console"\nclass = "grant"\npermissions = ["map_read"]', "implied by shards/console/mani"),
+        ('on = "self"\nclass = "event"\npermissions = ["send"]', "a right of every shard"),
     ],
 )
 def test_a_right_that_is_there_anyway_is_refused(samples, check, right, said):

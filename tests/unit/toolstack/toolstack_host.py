@@ -6,6 +6,7 @@ from typing import Any
 
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, Message, encode
+from xoar.shards.xenstore.store import records
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import Toolstack
 from xoar.xen.ring import SharedPage, xenstore_rings
@@ -42,6 +43,7 @@ class FakeBuilder:
         # what build_shard can build, by name, and what of it there is
         self.late: dict[str, int] = {}
         self.built: dict[int, str] = {}
+        self.parents: dict[int, str] = {}
 
     def serve(self) -> None:
         for message in self.channel.receive():
@@ -66,7 +68,7 @@ class FakeBuilder:
         if kind == "build":
             domid, self.next_domid = self.next_domid, self.next_domid + 1
             self.domains[domid] = "paused"
-            self.store.introduce(domid)
+            self.introduce(domid, message.fields.uuid)
             self.channel.send(
                 "built", id, domid=domid, store_gfn=11, store_port=1, console_gfn=12, console_port=2
             )
@@ -93,10 +95,13 @@ class FakeBuilder:
         domid = self.late[message.fields.name]
         assert domid not in self.built, "built twice"
         self.built[domid] = "paused"
-        self.store.introduce(domid)
+        self.introduce(domid, bytes(16))
         self.channel.send(
             "built", message.id, domid=domid, store_gfn=21, store_port=1, console_gfn=22, console_port=2
         )
+
+    def introduce(self, domid: int, uuid: bytes) -> None:
+        self.store.introduce(domid, TOOLSTACK, records(domid, TOOLSTACK, uuid))
 
     def change_shard(self, message: Message) -> None:
         domid = message.fields.domid
@@ -112,12 +117,12 @@ class FakeBuilder:
         wanted = [domid for domid in every if domid >= message.fields.start]
         rows = [
             (domid, self.domains.get(domid, "blocked"), "none", 4096, 4096, 1, 7, 10**9,
-             self.shards.get(domid, ""), "system_u:system_r:x_t")
-            for domid in wanted[:32]
+             self.shards.get(domid, ""), self.parents.get(domid, ""), "system_u:system_r:x_t")
+            for domid in wanted[:24]
         ]  # fmt: skip
         self.channel.send(
             "domain_list", message.id, total_kib=1000, free_kib=400, now_ns=3 * 10**9,
-            xen_version="4.17.5", more=int(len(wanted) > 32), domains=rows,
+            xen_version="4.17.5", more=int(len(wanted) > 24), domains=rows,
         )  # fmt: skip
 
     def stop(self, domid: int, reason: str) -> None:
@@ -132,11 +137,12 @@ class FakeBuilder:
 class Host:
     """`run` lets everything move until nothing does; the Toolstack only when an event wakes it."""
 
-    def __init__(self, words: dict[str, list[str]] | None = None) -> None:
+    def __init__(self, words: dict[str, list[str]] | None = None, role: str = "toolstack") -> None:
         self.now = 1000
+        self.uniques = 0
         self.woken = True
         self.reports: list[str] = []
-        self.server = Server(Domains({TOOLSTACK, 99}), quotas())
+        self.server = Server(Domains({99}), quotas())
         self.store_page = shared_page()
         self.ring = RingLink(self.store_page, self.server, self.server.introduce(TOOLSTACK))
         writer, reader = xenstore_rings(self.store_page)
@@ -145,16 +151,16 @@ class Host:
 
         self.builder_page = shared_page()
         to_server, to_client = xenstore_rings(self.builder_page)
-        self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack", self.reports.append)
-        other = Channel(to_server, to_client, self.wake, "toolstack", "builder")
+        self.link = Channel(to_client, to_server, lambda: None, "builder", role, self.reports.append)
+        other = Channel(to_server, to_client, self.wake, role, "builder")
         self.fake = FakeBuilder(other, self.server)
         to_server, to_client = xenstore_rings(shared_page())
-        self.console = Channel(to_client, to_server, self.wake, "toolstack", "console")
-        relay = Channel(to_server, to_client, lambda: None, "console", "toolstack", self.reports.append)
+        self.console = Channel(to_client, to_server, self.wake, role, "console")
+        relay = Channel(to_server, to_client, lambda: None, "console", role, self.reports.append)
         self.words = words or {}
         self.toolstack = Toolstack(
-            self.link, self.store, [relay], lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
-            self.reports.append,
+            self.link, self.store, relay, lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
+            self.unique, self.reports.append,
         )  # fmt: skip
         self.guests = self.toolstack.guests
         self.decoders: dict[int, Decoder] = {}
@@ -162,6 +168,10 @@ class Host:
         self.hung_up: list[int] = []
         self.last_id = 0
         self.uuids = 0
+
+    def unique(self) -> bytes:
+        self.uniques += 1
+        return bytes([self.uniques])
 
     def fail(self) -> None:
         raise AssertionError("the Toolstack waits for XenStore")

@@ -1,6 +1,7 @@
 """The shard's core: Builder's introductions, rings full of anything, bugs that stay with one client."""
 
 import errno
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,8 @@ class Machine:
     def __init__(self) -> None:
         self.transports: dict[int, Transport] = {}
         self.log: list[str] = []
-        self.store = Store(self.connect, {MANAGER}, self.log.append)
+        self.store = Store(self.connect, report=self.log.append)
+        self.store.server.domains.managers.add(MANAGER)  # no domain of a host is one
         self.manager = self.client(MANAGER)
         requests, replies = xenstore_rings(new_page())
         self.builder = Channel(replies, requests, lambda: None, "xenstore", "builder")
@@ -68,7 +70,7 @@ class Machine:
         while more:
             more = self.store.turn([])
 
-    def ask(self, kind: str, **fields: int) -> tuple[str, int]:
+    def ask(self, kind: str, **fields: Any) -> tuple[str, int]:
         """Builder's request, and the kind and error number of the answer."""
         assert self.builder.send(kind, 9, **fields)
         for message in self.introductions.receive():
@@ -76,6 +78,11 @@ class Machine:
         (answer,) = self.builder.receive()
         assert answer.id == 9
         return answer.kind, getattr(answer.fields, "errno", 0)
+
+    def introduce(self, domid: int, **changes: Any) -> tuple[str, int]:
+        """Builder introduces a guest."""
+        fields = {"link": "xenstore", "name": "", "parent": 0, "uuid": bytes(16), "gref": 1, "port": domid}
+        return self.ask("introduce", domid=domid, **{**fields, **changes})
 
     def alive(self) -> bool:
         """Whether others are served."""
@@ -85,21 +92,21 @@ class Machine:
 
 def test_builder_introduces_and_releases_guests() -> None:
     machine = Machine()
-    assert machine.ask("introduce", domid=7, gref=1, port=7) == ("done", 0)
-    assert machine.ask("introduce", domid=7, gref=1, port=7) == ("error", errno.EEXIST)
+    assert machine.introduce(7) == ("done", 0)
+    assert machine.introduce(7) == ("error", errno.EEXIST)
     machine.reopened(7).watch("data", "t")
     assert machine.ask("release", domid=7) == ("done", 0)
     assert machine.transports[7].closed
     assert machine.ask("release", domid=7) == ("error", errno.ENOENT)
-    assert machine.ask("introduce", domid=8, gref=2, port=8) == ("error", errno.EACCES)
+    assert machine.introduce(8, gref=2) == ("error", errno.EACCES)
     assert machine.alive()
 
 
 def test_there_is_a_limit_to_the_number_of_domains() -> None:
     machine = Machine()
     for domid in range(5, 5 + MAX_DOMAINS - 1):
-        assert machine.ask("introduce", domid=domid, gref=1, port=domid) == ("done", 0)
-    assert machine.ask("introduce", domid=999, gref=1, port=999) == ("error", errno.ENOSPC)
+        assert machine.introduce(domid) == ("done", 0)
+    assert machine.introduce(999) == ("error", errno.ENOSPC)
 
 
 def test_what_builder_says_of_stopped_domains_reaches_who_watches() -> None:
@@ -182,3 +189,79 @@ def _force(ring: ByteRing, page: SharedPage, data: bytes) -> None:
     """Puts a request into the ring if its indices make sense."""
     if (page.words[2052 // 4] - page.words[2048 // 4]) & 0xFFFFFFFF <= 1024:
         ring.write(data)
+
+
+TOOLSTACK, OTHER, GUEST = 20, 21, 40
+UUID = bytes(range(16))
+HOME, VM = "/local/domain/40", "/vm/00010203-0405-0607-0809-0a0b0c0d0e0f"
+
+
+def with_guest() -> tuple[Machine, Client, Client, Client]:
+    """Two Toolstacks, of which the first has a guest, and the guest."""
+    machine = Machine()
+    first, other = machine.client(TOOLSTACK), machine.client(OTHER)
+    assert machine.introduce(GUEST, parent=TOOLSTACK, uuid=UUID) == ("done", 0)
+    return machine, first, other, machine.reopened(GUEST)
+
+
+def refusal(function: Any, *arguments: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        function(*arguments)
+    return caught.value.name
+
+
+def test_the_records_of_a_guest_are_its_toolstacks_and_nobody_elses() -> None:
+    machine, toolstack, other, guest = with_guest()
+    for path in (HOME, VM):
+        toolstack.write(f"{path}/name", "web")
+        assert guest.read(f"{path}/name") == b"web"
+        for stranger in (other, guest):
+            assert refusal(stranger.write, f"{path}/name", "mine") == "EACCES"
+            assert refusal(stranger.rm, path) == "EACCES"
+        assert refusal(other.read, f"{path}/name") == "EACCES"
+        assert refusal(other.directory, path) == "EACCES"
+    for path in ("/local/domain/41", "/vm/x", "/local/domain/21/name", "/tool/x"):
+        assert refusal(toolstack.write, path, "mine") == "EACCES"
+    assert machine.alive()
+
+
+def test_records_start_empty_whatever_an_earlier_domain_left() -> None:
+    machine, toolstack, _, _ = with_guest()
+    toolstack.write(f"{HOME}/data/secret", "x")
+    assert machine.ask("release", domid=GUEST) == ("done", 0)
+    assert machine.introduce(GUEST, parent=OTHER, uuid=UUID) == ("done", 0)
+    other = machine.reopened(OTHER)
+    assert other.directory(HOME) == []
+    assert refusal(toolstack.read, HOME) == "EACCES"
+
+
+def test_records_outlive_a_toolstack_for_the_next_one_of_its_domid() -> None:
+    machine, toolstack, _, guest = with_guest()
+    toolstack.write(f"{HOME}/name", "web")
+    assert machine.ask("release", domid=TOOLSTACK) == ("done", 0)
+    assert guest.read("name") == b"web"
+    again = machine.client(TOOLSTACK)
+    again.write(f"{HOME}/name", "new")
+    assert guest.read("name") == b"new"
+    assert machine.ask("release", domid=GUEST) == ("done", 0)
+    assert machine.ask("release", domid=TOOLSTACK) == ("done", 0)
+    assert machine.alive()
+    assert not machine.manager.exists(HOME)
+
+
+def test_each_guest_raises_the_quota_of_its_toolstack() -> None:
+    machine, toolstack, _, _ = with_guest()
+    machine.store.server.limits["nodes"] = 10
+
+    def fill(path: str) -> int:
+        for number in range(100):
+            try:
+                toolstack.write(f"{path}/{number}", "")
+            except Refused as error:
+                assert error.name == "ENOSPC"
+                return number
+        return 100
+
+    assert fill(HOME) == 2 * 10 - 2
+    assert machine.introduce(41, parent=TOOLSTACK) == ("done", 0)
+    assert fill("/local/domain/41") == 10 - 1

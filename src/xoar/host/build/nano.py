@@ -184,7 +184,7 @@ def _source(base: Core, member: str) -> Path:
     """The C file that a member of the archive was compiled from."""
     for folder in (
         NANO,
-        *(base.micropython.source / name for name in ("py", "shared/runtime", "shared/libc")),
+        *(base.micropython.source / name for name in ("py", "extmod", "shared/runtime", "shared/libc")),
     ):
         path = folder / f"{member}.c"
         if path.is_file():

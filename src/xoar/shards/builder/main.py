@@ -43,7 +43,7 @@ def main() -> None:
         incoming, outgoing = xenstore_rings(grants.map(client.domid, client.gref).page)
         clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder")
     servers = {}
-    for server, _ in LINKS:
+    for server, _, _ in LINKS:
         link = boot.uses(server)
         outgoing, incoming = xenstore_rings(link.page)
         servers[server] = Channel(incoming, outgoing, _notifier(link.port), server, "builder")
@@ -51,7 +51,7 @@ def main() -> None:
     guard = Guard("builder")
     machine = Machine(
         _needed("guest_label"),
-        [(domids[server], gref) for server, gref in LINKS],
+        [(domids[server], gref) for server, gref, _ in LINKS],
         _numbers(ecam) if ecam else [],
     )
     devices = Devices(todo.drivers, [(address, size) for address, size in windows])

@@ -9,6 +9,7 @@ from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
 from xoar.messages.line import LineServer
 from xoar.shards.console.domains import MAX_DOMAINS, Domains
 from xoar.shards.console.services import ConsoleReader, LogReader, RelayStream, XenReader
+from xoar.shards.console.toolstacks import HOST, Toolstacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,36 +18,34 @@ if TYPE_CHECKING:
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
     from xoar.shards.console.domains import Connection
+    from xoar.shards.console.toolstacks import Link
 
     Service = ConsoleReader | LogReader | RelayStream | XenReader
 
 _MAX_DOMID_DIGITS = 5
-_MAX_HANGUPS = 64
 
 
 class Console:
     """`connect(domid, gref, port)` maps a console ring and binds its event channel, or raises OSError.
 
-    `relay` is the link to the Toolstack, None where there is none; `read_xen` reads Xen's own log, None where
-    the manifest does not grant that; `report` takes lines for Xen's console.
+    `reach(domid, gref, port, peer)` does the same for a Toolstack's link; `read_xen` reads Xen's own log,
+    None where the manifest does not grant that; `report` takes lines for Xen's console.
     """
 
     def __init__(
         self,
         connect: "Callable[[int, int, int], Connection]",
-        relay: "Channel | None" = None,
+        reach: "Callable[[int, int, int, str], Link]",
         read_xen: "Callable[[int, int], tuple[bytes, int]] | None" = None,
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.line = LineServer()
         self.domains = Domains(report)
         self._connect = connect
-        self._relay = relay
+        self._reach = reach
+        self._toolstacks = Toolstacks(self.line, self.domains)
         self._read_xen = read_xen
         self._services: "dict[int, Service]" = {}
-        self._streams: "dict[int, RelayStream]" = {}
-        self._stream_number = 0
-        self._hangups: "list[int]" = []
         self._rotation = 0
         self.line.greet()
 
@@ -61,12 +60,18 @@ class Console:
         if message.kind == "introduce":
             self._introduce(builder, message)
         elif message.kind == "release":
-            if self.domains.remove(fields.domid):
+            known = self.domains.remove(fields.domid)
+            if self._toolstacks.remove(fields.domid) or known:
                 builder.send("done", message.id)
             else:
                 builder.fail(message.id, ENOENT, "domain %d has no console here" % fields.domid)
         elif message.kind == "stopped" and fields.domid in self.domains:
             self.domains.drain(fields.domid)
+
+    def toolstack(self, name: str, domid: int, gref: int, port: int) -> None:
+        """A Toolstack has opened a link. Raises OSError if it can't be mapped or bound."""
+        peer = HOST if name == HOST else "tenant"
+        self._toolstacks.add(name, domid, self._reach(domid, gref, port, peer))
 
     def receive(self, untrusted_data: bytes) -> None:
         """Takes bytes from the operator's line."""
@@ -84,9 +89,7 @@ class Console:
     def turn(self) -> bool:
         """Moves a bounded amount of everything; True if more can be moved at once."""
         more = self.domains.read()
-        if self._relay is not None:
-            self._from_toolstack(self._relay)
-            more = more or self._relay.more
+        more = self._toolstacks.receive() or more
         before = self.line.pending
         channels = list(self._services)
         self._rotation += 1
@@ -94,40 +97,28 @@ class Console:
             channel = channels[(place + self._rotation) % len(channels)]
             if not self._services[channel].pump():
                 self._forget(channel)
-        if self._relay is not None:
-            while self._hangups and self._relay.send("hangup", 0, channel=self._hangups[0]):
-                self._hangups.pop(0)
-            self._relay.flush()
+        self._toolstacks.flush()
         return more or self.line.pending > before
 
     def _introduce(self, builder: "Channel", message: "Message") -> None:
-        domid, gref, port = message.fields
-        if domid in self.domains:
+        fields = message.fields
+        domid, gref, port = fields.domid, fields.gref, fields.port
+        if fields.link != "operator" and domid in self.domains:
             builder.fail(message.id, EEXIST, "domain %d has a console already" % domid)
             return
         if len(self.domains) >= MAX_DOMAINS:
             builder.fail(message.id, ENOSPC, "there are %d consoles, the most allowed" % MAX_DOMAINS)
             return
         try:
-            connection = self._connect(domid, gref, port)
+            if fields.link == "operator":
+                self.toolstack(fields.name, domid, gref, port)
+            else:
+                self.domains.add(domid, fields.parent, self._connect(domid, gref, port))
         except OSError as error:
             number = error.errno or EIO
             builder.fail(message.id, number, "console of domain %d: error %d" % (domid, number))
             return
-        self.domains.add(domid, connection)
         builder.send("done", message.id)
-
-    def _from_toolstack(self, relay: "Channel") -> None:
-        for message in relay.receive():
-            if message.kind not in ("relay", "hangup"):
-                continue
-            stream = self._streams.get(message.fields.channel)
-            if stream is None:
-                continue
-            if message.kind == "relay":
-                stream.deliver(message.fields.data)
-            else:
-                stream.hangup()
 
     def _open(self, channel: int, untrusted_request: str) -> None:
         if channel not in self.line.channels:
@@ -137,8 +128,8 @@ class Console:
         service, arguments = words[0], words[1:]
         follow = arguments[-1:] == ["follow"]
         reason = ""
-        if service == "toolstack" and not arguments:
-            reason = self._open_toolstack(channel)
+        if service == "toolstack" and len(arguments) <= 1:
+            reason = self._open_toolstack(channel, "".join(arguments))
         elif service == "xen" and len(arguments) == follow:
             reason = self._open_xen(channel, follow)
         elif service == "console" and len(arguments) == 1:
@@ -152,16 +143,11 @@ class Console:
         else:
             self.line.accept(channel)
 
-    def _open_toolstack(self, channel: int) -> str:
-        if self._relay is None or self._relay.broken:
-            return "there is no Toolstack on this host"
-        if len(self._hangups) >= _MAX_HANGUPS:
-            return "the Toolstack is not reading its link"
-        self._stream_number = (self._stream_number + 1) & 0xFFFFFFFF
-        stream = RelayStream(self.line, channel, self._relay, self._stream_number)
-        self._streams[stream.number] = stream
-        self._services[channel] = stream
-        return ""
+    def _open_toolstack(self, channel: int, untrusted_tenant: str) -> str:
+        stream, reason = self._toolstacks.open(channel, untrusted_tenant)
+        if stream is not None:
+            self._services[channel] = stream
+        return reason
 
     def _open_xen(self, channel: int, follow: bool) -> str:
         if self._read_xen is None:
@@ -186,6 +172,6 @@ class Console:
     def _forget(self, channel: int) -> None:
         service = self._services.pop(channel, None)
         if isinstance(service, RelayStream):
-            del self._streams[service.number]
-            if not service.hung_up:
-                self._hangups.append(service.number)
+            self._toolstacks.forget(service)
+            if service.successor is not None and channel in self.line.channels:
+                self._services[channel] = service.successor

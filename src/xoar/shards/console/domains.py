@@ -35,10 +35,14 @@ _TURN_BYTES = 2048
 
 
 class Domain:
-    """One domain's console; `connection` is None once it has ended, `broken` if its ring made no sense."""
+    """One domain's console; `parent` is the domid of its Toolstack; `connection` is None once it has ended,
+    `broken` if its ring made no sense."""
 
-    def __init__(self, domid: int, connection: "Connection", report: "Callable[[str], None]") -> None:
+    def __init__(
+        self, domid: int, parent: int, connection: "Connection", report: "Callable[[str], None]"
+    ) -> None:
         self.domid = domid
+        self.parent = parent
         self.history = History(HISTORY_SIZE)
         self.connection: "Connection | None" = connection
         self.broken = False
@@ -110,9 +114,9 @@ class Domains:
                 return domain
         return None
 
-    def add(self, domid: int, connection: "Connection") -> None:
+    def add(self, domid: int, parent: int, connection: "Connection") -> None:
         """Takes over the console of a new domain; it may have printed already."""
-        domain = Domain(domid, connection, self._report)
+        domain = Domain(domid, parent, connection, self._report)
         self._live[domid] = domain
         self._by_port[connection.port] = domain
         self._ready.append(domain)

@@ -33,27 +33,36 @@ class _Connection:
         events.notify(self.port)
 
     def close(self) -> None:
-        # what Xen has taken back by itself, because the domain is gone, is no trouble
+        _let_go(self.port, self._mapping)
+
+
+def _let_go(port: int, mapping: grants.Mapping) -> None:
+    # what Xen has taken back by itself, because the domain is gone, is no trouble
+    try:
+        events.close(port)
+    except OSError as error:
+        print("console: %s" % error)
+    try:
+        mapping.unmap()
+    except OSError as error:
+        print("console: %s" % error)
+
+
+class _Link:
+    """A link of another shard: messages over its page, mapped by its grant."""
+
+    def __init__(self, domid: int, gref: int, port: int, peer: str) -> None:
+        self._mapping = grants.map(domid, gref)
         try:
-            events.close(self.port)
-        except OSError as error:
-            print("console: %s" % error)
-        try:
+            self._port = events.bind(domid, port)
+        except OSError:
             self._mapping.unmap()
-        except OSError as error:
-            print("console: %s" % error)
+            raise
+        incoming, outgoing = ring.xenstore_rings(self._mapping.page)
+        self.channel = Channel(incoming, outgoing, lambda: events.notify(self._port), peer, "console")
 
-
-def _serve(client: boot.Client) -> "tuple[int, Channel]":
-    port = events.bind(client.domid, client.port)
-    incoming, outgoing = ring.xenstore_rings(grants.map(client.domid, client.gref).page)
-    return port, Channel(incoming, outgoing, lambda: events.notify(port), client.name, "console")
-
-
-def _use(server: str) -> Channel:
-    link = boot.uses(server)
-    outgoing, incoming = ring.xenstore_rings(link.page)
-    return Channel(incoming, outgoing, lambda: events.notify(link.port), server, "console")
+    def close(self) -> None:
+        _let_go(self._port, self._mapping)
 
 
 def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
@@ -74,8 +83,13 @@ def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
 def main() -> None:
     """Serves until the domain is destroyed."""
     guard = Guard("console")
-    builders = [_serve(client) for client in boot.clients() if client.name == "builder"]
-    console = Console(_Connection, _use("toolstack"), _read_xen)
+    builders = []
+    console = Console(_Connection, _Link, _read_xen)
+    for client in boot.clients():
+        if client.link == "operator":
+            console.toolstack(client.name, client.domid, client.gref, client.port)
+        else:
+            builders.append(_Link(client.domid, client.gref, client.port, client.name).channel)
     uart = Uart(nano, _SERIAL_PORT)
     if not uart.present:
         print("there is no serial port at 0x%x: this host has no operator's line" % _SERIAL_PORT)
@@ -87,7 +101,7 @@ def main() -> None:
     while True:
         console.domains.fired(events.wait(events.now() + (0 if busy else delay)))
         busy = False
-        for _, channel in builders:
+        for channel in builders:
             for message in channel.receive():
                 guard.call(console.introduction, channel, message)
             channel.flush()

@@ -113,15 +113,17 @@ class XenReader:
 
 
 class RelayStream:
-    """The operator's requests to the Toolstack, passed on unread under a number of their own.
+    """The operator's requests to a Toolstack, passed on unread under a number of their own.
 
-    The number is not the line's channel number, so a late message about an ended stream meets nobody.
+    The number is not the line's channel number, so a late message about an ended stream meets nobody. When it
+    ends and has a `successor`, that takes over the operator's channel.
     """
 
     def __init__(self, line: "LineServer", channel: int, relay: "Channel", number: int) -> None:
         self.number = number
+        self.line_channel = channel
+        self.successor: "LogReader | None" = None
         self._line = line
-        self._channel = channel
         self._relay = relay
         self._input = b""
         self._output = b""
@@ -142,9 +144,9 @@ class RelayStream:
     def pump(self) -> bool:
         """Moves both directions."""
         if self._input and self._relay.send("relay", 0, channel=self.number, data=self._input[:4096]):
-            self._line.consumed(self._channel, min(len(self._input), 4096))
+            self._line.consumed(self.line_channel, min(len(self._input), 4096))
             self._input = self._input[4096:]
-        count = self._line.write(self._channel, self._output[:_SHARE])
+        count = self._line.write(self.line_channel, self._output[:_SHARE])
         self._output = self._output[count:]
         reason = ""
         if len(self._output) > _MAX_BACKLOG:
@@ -153,5 +155,6 @@ class RelayStream:
             reason = "the link to the Toolstack is broken"
         elif not self.hung_up or self._output:
             return True
-        self._line.close(self._channel, reason)
+        if reason or self.successor is None:
+            self._line.close(self.line_channel, reason)
         return False

@@ -1,10 +1,17 @@
-"""The Toolstack shard: wires the Toolstack to Builder, XenStore and Console."""
+"""The Toolstack shard, the host's or a tenant's: wires the Toolstack to Builder, XenStore and Console."""
 
+import struct
+
+import nano
 from xoar.messages.channel import Channel
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import Toolstack
-from xoar.xen import boot, events, grants, ring
+from xoar.xen import boot, events, ring
 from xoar.xenstore.client import Client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NS_PER_MS = 1_000_000
 
@@ -13,10 +20,10 @@ def _clock() -> int:
     return events.now() // _NS_PER_MS
 
 
-def _builder() -> Channel:
-    link = boot.uses("builder")
+def _use(server: str, role: str) -> Channel:
+    link = boot.uses(server)
     outgoing, incoming = ring.xenstore_rings(link.page)
-    return Channel(incoming, outgoing, lambda: events.notify(link.port), "builder", "toolstack")
+    return Channel(incoming, outgoing, lambda: events.notify(link.port), server, role)
 
 
 def _store() -> StoreLink:
@@ -26,17 +33,24 @@ def _store() -> StoreLink:
     return StoreLink(Client(reader, writer, lambda: events.notify(link.port), lambda: None))
 
 
-def _serve(client: boot.Client) -> Channel:
-    port = events.bind(client.domid, client.port)
-    incoming, outgoing = ring.xenstore_rings(grants.map(client.domid, client.gref).page)
-    return Channel(incoming, outgoing, lambda: events.notify(port), client.name, "toolstack")
+def _uniques() -> "Callable[[], bytes]":
+    """Numbers that are new each time: the time of day, and how many there were."""
+    count = 0
+
+    def unique() -> bytes:
+        nonlocal count
+        count += 1
+        return struct.pack("<QQQ", nano.wall(), nano.now(), count)
+
+    return unique
 
 
 def main() -> None:
     """Serves until the domain is destroyed."""
-    relays = [_serve(client) for client in boot.clients() if client.link == "toolstack"]
+    role = "tenant" if boot.setting("key") else "toolstack"
     domid = int(boot.setting("domid") or 0)
-    toolstack = Toolstack(_builder(), _store(), relays, boot.settings, _clock, domid)
+    builder, console = [_use(server, role) for server in ("builder", "console")]
+    toolstack = Toolstack(builder, _store(), console, boot.settings, _clock, domid, _uniques())
     boot.ready()
     print("toolstack: ready")
     more = True

@@ -1,7 +1,7 @@
 """XenStore as a nano domain: maps clients' rings and sleeps until they signal.
 
 Command line: `client=xenstore:...` are the rings of shards, `client=introduce:...` is Builder's link, over
-which guests are introduced; `manager=<domid>` names a domain whose XenStore requests are privileged.
+which guests are introduced; `backend=<domid>` names a domain with the quotas of many guests' devices.
 """
 
 from xoar.messages.channel import Channel
@@ -51,8 +51,7 @@ def builder_channel(client: "Client") -> "tuple[int, Channel]":
 
 def main() -> None:
     """Serves for ever."""
-    managers, backends = [[int(domid) for domid in boot.settings(role)] for role in ("manager", "backend")]
-    store = Store(Transport, set(managers), backends=frozenset(backends))
+    store = Store(Transport, frozenset([int(domid) for domid in boot.settings("backend")]))
     channels: "dict[int, Channel]" = {}
     for client in boot.clients():
         if client.link == "xenstore":

@@ -5,6 +5,7 @@ ours included, stops that client's connection and nothing else.
 """
 
 from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
+from xoar.xenstore import paths
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.quotas import quotas
@@ -67,28 +68,29 @@ class _NoIntroductions(Host):
 
 class Store:
     """`connect(domid, gref, port)` maps a XenStore ring and binds its event channel, or raises OSError;
-    `managers` are the domids that may do everything, `backends` those with higher quotas; `report` takes
-    lines for Xen's console.
+    `backends` are domids with higher quotas; `report` takes lines for Xen's console. No domain is privileged.
     """
 
     def __init__(
         self,
         connect: "Callable[[int, int, int], Transport]",
-        managers: "set[int]",
-        report: "Callable[[str], None]" = print,
         backends: "frozenset[int]" = frozenset(),
+        report: "Callable[[str], None]" = print,
     ) -> None:
-        self.server = Server(Domains(managers, False, backends), quotas(**LIMITS), _NoIntroductions(report))
+        self.server = Server(Domains(set(), False, backends), quotas(**LIMITS), _NoIntroductions(report))
         self._connect = connect
         self._report = report
         self._clients: "dict[int, _Client]" = {}
         self._by_port: "dict[int, _Client]" = {}
         self._busy: "list[_Client]" = []
 
-    def introduce(self, domid: int, gref: int, port: int) -> None:
+    def introduce(
+        self, domid: int, gref: int, port: int, parent: int = 0, records: "tuple[bytes, ...]" = ()
+    ) -> None:
         """Makes a domain's ring known. Raises OSError if it can't be mapped or bound."""
         transport = self._connect(domid, gref, port)
-        client = _Client(transport, RingLink(transport.page, self.server, self.server.introduce(domid)))
+        connection = self.server.introduce(domid, parent, records)
+        client = _Client(transport, RingLink(transport.page, self.server, connection))
         self._clients[domid] = self._by_port[transport.port] = client
         self._busy.append(client)
 
@@ -138,14 +140,16 @@ class Store:
             client.transport.notify()
 
     def _introduce(self, builder: "Channel", message: "Message") -> None:
-        domid, gref, port = message.fields
+        fields = message.fields
+        domid = fields.domid
         if domid in self._clients:
             builder.fail(message.id, EEXIST, "domain %d has a connection already" % domid)
         elif len(self._clients) >= MAX_DOMAINS:
             builder.fail(message.id, ENOSPC, "there are %d connections, the most allowed" % MAX_DOMAINS)
         else:
             try:
-                self.introduce(domid, gref, port)
+                first = records(domid, fields.parent, fields.uuid)
+                self.introduce(domid, fields.gref, fields.port, fields.parent, first)
             except OSError as error:
                 number = error.errno or EIO
                 builder.fail(message.id, number, "XenStore ring of domain %d: error %d" % (domid, number))
@@ -159,3 +163,11 @@ class Store:
             self._busy.remove(client)
         self.server.release(domid)
         client.transport.close()
+
+
+def records(domid: int, parent: int, uuid: bytes) -> "tuple[bytes, ...]":
+    """The nodes that a domain starts with, if it is a Toolstack's. Only guests have a uuid (not zeros)."""
+    if not parent:
+        return ()
+    home = paths.home(domid)
+    return (home, paths.vm(uuid)) if any(uuid) else (home,)

@@ -1,0 +1,162 @@
+"""The Toolstacks of the host's tenants: built when the host starts, and again when one ends.
+
+Each is a domain of its own with the tenant's guests; Builder keeps it within its quota and away from the
+guests of others. The host's Toolstack has it built, and no other power over it.
+"""
+
+from xoar.messages.errors import ENOENT
+from xoar.messages.schema import TENANT
+from xoar.toolstack import records
+from xoar.toolstack.store import Batch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from xoar.messages.codec import Message
+    from xoar.toolstack.builder import Builder
+    from xoar.toolstack.guest import Request
+    from xoar.toolstack.reports import Reports
+    from xoar.toolstack.store import StoreLink
+
+BUILDING, READY, FAILED = "building", "ready", "failed"
+QUICK_END_MS = 20_000
+MAX_QUICK_ENDS = 3
+"""One that so often in a row ends sooner than QUICK_END_MS after its start is not built again."""
+
+_PER_PAGE = 16
+
+
+class Tenant:
+    """One tenant: the name of its shard, its domid, and what it may have."""
+
+    def __init__(self, name: str, shard: str, domid: int, memory_kib: int, vcpus: int, guests: int) -> None:
+        self.name = name
+        self.shard = shard
+        self.domid = domid
+        self.memory_kib = memory_kib
+        self.vcpus = vcpus
+        self.guests = guests
+        self.state = BUILDING
+        self.note = ""
+        self.restarts = 0
+        self.quick_ends = 0
+        self.since_ms = 0
+
+
+def declared(settings: "Callable[[str], list[str]]") -> "list[Tenant]":
+    """Those of the command line's words `tenant=<name>:<shard>:<domid>:<memory in KiB>:<vCPUs>:<guests>`."""
+    tenants = []
+    for word in settings("tenant"):
+        name, shard, domid, memory_kib, vcpus, guests = word.split(":")
+        tenants.append(Tenant(name, shard, int(domid), int(memory_kib), int(vcpus), int(guests)))
+    return tenants
+
+
+class Tenants:
+    """All tenants; `owner` is the Toolstack's domid, for `clock` see Waits."""
+
+    def __init__(
+        self,
+        builder: "Builder",
+        store: "StoreLink",
+        reports: "Reports",
+        clock: "Callable[[], int]",
+        owner: int,
+        tenants: "list[Tenant]",
+        report: "Callable[[str], None]",
+    ) -> None:
+        self.all = tenants
+        self._builder = builder
+        self._store = store
+        self._reports = reports
+        self._clock = clock
+        self._owner = owner
+        self._report = report
+
+    def start(self) -> None:
+        """Has all of them built; called once."""
+        for tenant in self.all:
+            self._build(tenant)
+
+    def stopped(self, domid: int, reason: str) -> None:
+        """Builder says that a domain shut itself down or vanished."""
+        for tenant in self.all:
+            if tenant.domid == domid and tenant.state == READY:
+                quick = self._clock() - tenant.since_ms < QUICK_END_MS
+                tenant.quick_ends = tenant.quick_ends + 1 if quick else 0
+                self._again(tenant, "its Toolstack ended: %s" % reason)
+
+    def page(self, start: int, request: "Request") -> None:
+        """Answers tenant_list."""
+
+        def answer(domains: "list[Any]", last: "Any") -> None:
+            end = start + _PER_PAGE
+            page = [self._row(tenant, domains) for tenant in self.all[start:end]]
+            request.answer("tenants", more=int(len(self.all) > end), tenants=page)
+
+        self._reports.domains(request, answer)
+
+    def _row(self, tenant: Tenant, domains: "list[Any]") -> "Any":
+        guests = [domain for domain in domains if domain.parent == tenant.shard]
+        return TENANT.value(
+            tenant.name,
+            tenant.domid,
+            tenant.state,
+            len(guests),
+            sum([guest.max_memory_kib for guest in guests]),
+            sum([guest.vcpus for guest in guests]),
+            tenant.guests,
+            tenant.memory_kib,
+            tenant.vcpus,
+            max(self._clock() - tenant.since_ms, 0),
+            tenant.restarts,
+            tenant.note[:256],
+        )
+
+    def _build(self, tenant: Tenant) -> None:
+        tenant.state = BUILDING
+        tenant.since_ms = self._clock()
+        self._builder.ask("build_shard", lambda reply: self._built(tenant, reply), name=tenant.shard)
+
+    def _built(self, tenant: Tenant, message: "Message") -> None:
+        if message.kind != "built":
+            self._fail(tenant, "its Toolstack could not be built: %s" % message.fields.text)
+            return
+        batch = Batch(self._store)
+        records.shard(batch, tenant.domid, tenant.shard)
+        self._store.run(batch, lambda refused: self._recorded(tenant, refused))
+
+    def _recorded(self, tenant: Tenant, refused: str) -> None:
+        if refused:
+            self._fail(tenant, refused)
+        else:
+            self._builder.ask("unpause", lambda reply: self._unpaused(tenant, reply), domid=tenant.domid)
+
+    def _unpaused(self, tenant: Tenant, message: "Message") -> None:
+        if message.kind == "done":
+            tenant.state, tenant.note = READY, ""
+        else:
+            self._fail(tenant, "its Toolstack was not started: %s" % message.fields.text)
+
+    def _again(self, tenant: Tenant, note: str) -> None:
+        """Builds it anew, once what is left of it is gone."""
+        self._report("tenant %s: %s" % (tenant.name, note))
+        if tenant.quick_ends >= MAX_QUICK_ENDS:
+            self._fail(tenant, "%s, %d times right after its start" % (note, MAX_QUICK_ENDS))
+            return
+        tenant.restarts += 1
+        tenant.state, tenant.note = BUILDING, note
+
+        def destroyed(message: "Message") -> None:
+            if message.kind == "done" or message.fields.errno == ENOENT:
+                self._build(tenant)
+            else:
+                self._fail(tenant, "its Toolstack could not be destroyed: %s" % message.fields.text)
+
+        self._builder.ask("destroy", destroyed, domid=tenant.domid)
+
+    def _fail(self, tenant: Tenant, note: str) -> None:
+        tenant.state, tenant.note = FAILED, note
+        self._report("tenant %s failed: %s" % (tenant.name, note))
