@@ -2,7 +2,8 @@
 
 PCIBack is trusted with configuration space, not with memory: a claim counts only for a device that the boot
 plan gives to a driver domain, and only with memory inside the windows that Bootstrapper handed over, which
-hold no RAM, and that no other device has claimed.
+hold no RAM, and that no other device has claimed or was given. PCIBack comes back for each restart: what a
+domain was given stays its own until it is given anew, so that a false claim can't hand it to another.
 """
 
 from xoar.builder.errors import EINVAL, ENOENT, BuildError
@@ -21,6 +22,7 @@ class Devices:
         self._bdfs = {driver.name: driver.bdf for driver in drivers}
         self._windows = windows
         self._claims: "dict[str, list[tuple[int, int]]]" = {}
+        self._given: "dict[str, list[tuple[int, int]]]" = {}
 
     def claim(self, driver: str, bdf: int, bars: "list[tuple[int, int]]") -> None:
         """Keeps what PCIBack says of a device. BuildError(EINVAL) if it can't be so."""
@@ -34,18 +36,22 @@ class Devices:
         """The device is not ready any more."""
         self._claims.pop(driver, None)
 
-    def memory_of(self, driver: str) -> "list[tuple[int, int]]":
-        """(address, size) of each memory BAR, whole pages. BuildError(ENOENT) if it is not claimed."""
+    def give(self, driver: str) -> "list[tuple[int, int]]":
+        """Uses up a claim: (address, size) of each memory BAR, whole pages. BuildError(ENOENT) without one.
+
+        PCIBack resets the device and claims it anew before it can be given to anybody again.
+        """
         if driver not in self._claims:
             raise BuildError(ENOENT, "PCIBack has not found the device of %s" % driver)
-        return [_pages(address, size) for address, size in self._claims[driver]]
+        self._given[driver] = self._claims.pop(driver)
+        return [_pages(address, size) for address, size in self._given[driver]]
 
     def _check(self, driver: str, address: int, size: int) -> None:
         first, length = _pages(address, size)
         what = "memory %#x+%#x of %s's device" % (address, size, driver)
         if not size or not _inside(first, length, self._windows):
             raise BuildError(EINVAL, what + " is outside of all device memory")
-        for other, bars in self._claims.items():
+        for other, bars in list(self._claims.items()) + list(self._given.items()):
             for other_address, other_size in bars:
                 start, extent = _pages(other_address, other_size)
                 if other != driver and first < start + extent and start < first + length:

@@ -248,10 +248,7 @@ class Service:
 
     def _build_driver(self, driver: "Any") -> "dict[int, tuple[int, int]]":
         kernel, rootfs = [self._library.named(driver.image, kind) for kind in (LINUX, ROOTFS)]
-        bars = self._devices.memory_of(driver.name)
-        # PCIBack resets the device and claims it anew before it can be given to anybody again
-        self._devices.forget(driver.name)
-        return self._machine.build_driver(driver, kernel, rootfs, bars)
+        return self._machine.build_driver(driver, kernel, rootfs, self._devices.give(driver.name))
 
     def _introduce(
         self, domid: int, links: "dict[int, tuple[int, int]]", channel: "Channel", request: int

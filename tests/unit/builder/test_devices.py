@@ -23,7 +23,7 @@ def test_no_claim_reaches_beyond_the_windows(address: int, size: int) -> None:
     inside = size and WINDOW[0] <= address and address + size <= WINDOW[0] + WINDOW[1]
     if inside:
         devices.claim("net0", 256, [(address, size)])
-        ((start, length),) = devices.memory_of("net0")
+        ((start, length),) = devices.give("net0")
         assert start % 4096 == length % 4096 == 0
         assert start <= address and address + size <= start + length
         assert WINDOW[0] <= start and start + length <= WINDOW[0] + WINDOW[1]
@@ -31,7 +31,7 @@ def test_no_claim_reaches_beyond_the_windows(address: int, size: int) -> None:
         with pytest.raises(BuildError):
             devices.claim("net0", 256, [(address, size)])
         with pytest.raises(BuildError):
-            devices.memory_of("net0")
+            devices.give("net0")
 
 
 def test_a_page_belongs_to_one_device() -> None:
@@ -41,6 +41,18 @@ def test_a_page_belongs_to_one_device() -> None:
     with pytest.raises(BuildError, match="shares a page"):
         devices.claim("net1", 512, [(0xC0001800, 0x100)])
     devices.claim("net1", 512, [(0xC0002000, 0x100)])
+
+
+def test_what_a_domain_was_given_cannot_be_claimed_for_another() -> None:
+    two = [PLAN.drivers[0], PLAN.drivers[0]._replace(name="net1", bdf=512)]
+    devices = Devices(two, [WINDOW])
+    devices.claim("net0", 256, [(0xC0000000, 0x2000)])
+    devices.give("net0")
+    devices.claim("net0", 256, [])  # its domain has the memory all the same
+    with pytest.raises(BuildError, match="shares a page"):
+        devices.claim("net1", 512, [(0xC0001000, 0x1000)])
+    devices.give("net0")  # built anew, without memory
+    devices.claim("net1", 512, [(0xC0001000, 0x1000)])
 
 
 @given(
