@@ -1,6 +1,7 @@
 """A hostile guest: does on command what no guest should be able to profit from."""
 
 from attempts import run
+from operations import Sweep
 from pv_console import PvConsole, param
 
 import nano
@@ -29,6 +30,9 @@ def main():
         if command == "attempts":
             run([int(word) for word in arguments], console.write)
             console.write("attempts done")
+        elif command == "sweep":
+            Sweep(nano, console.write, [int(word) for word in arguments]).run()
+            console.write("sweep done")
         elif command == "rubbish-xenstore":
             page = own_page(link_frame(abi.GNTTAB_RESERVED_XENSTORE))
             port = param(abi.HVM_PARAM_STORE_EVTCHN)
