@@ -1,9 +1,9 @@
 """Messages over the two byte rings of a link between shards.
 
 Nothing that the other end does raises an exception here: a malformed or forbidden message is answered with
-`error`, an impossible ring or an unknown frame end breaks the channel (`broken` says why), and what does
-not fit waits in a bounded queue. The channel never waits; its owner calls `receive` and `flush` when the
-link's event channel has fired.
+`error`, unless it is one itself, an impossible ring or an unknown frame end breaks the channel (`broken` says
+why), and what does not fit waits in a bounded queue. The channel never waits; its owner calls `receive` and
+`flush` when the link's event channel has fired.
 """
 
 from xoar.messages.codec import MAX_FRAME, Decoder, Message, encode, encode_error
@@ -117,6 +117,8 @@ class Channel:
                 return
             if message.kind in self._accepted:
                 messages.append(message)
+            elif message.kind == "error":  # answered with another, it would go to and fro for ever
+                self._say("ignored an error that %s reports" % self._peer)
             else:
                 self._refuse(message.id, EPERM, "%s may not send %s" % (self._peer, message.kind))
 

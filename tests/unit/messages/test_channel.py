@@ -42,6 +42,14 @@ def test_a_request_and_its_reply_cross_the_link() -> None:
     assert (reply.kind, reply.id) == ("done", 5)
 
 
+def test_an_error_that_is_not_expected_is_not_answered_with_another() -> None:
+    link = Link("console", "toolstack")
+    link.client.send("release", 1, domid=7)
+    for _ in range(3):
+        assert not link.server.receive() and not link.client.receive()
+    assert len(link.reports) == 1 and not link.to_client.readable() and not link.to_server.readable()
+
+
 def test_writing_and_reading_both_wake_the_other_end() -> None:
     link = Link()
     link.client.send("unpause", 5, domid=7)
