@@ -3,11 +3,13 @@
 | module | what it is |
 |---|---|
 | `errors`, `wire`, `paths` | the protocol's errors, messages and path rules |
-| `quotas`, `domains`, `nodes`, `overlay`, `contents` | state: nodes, access, quotas |
-| `watches`, `connection`, `server`, `control` | logic: requests, transactions, watches |
+| `quotas`, `domains`, `nodes`, `overlay`, `contents`, `request` | state: nodes, access, quotas |
+| `watches`, `connection`, `server` | gate: who asks for something, and what they have open |
+| `logic` | logic: what they ask for, and the answers; keeps nothing |
 | `ringlink` | one client's shared page, served by a connection |
 | `client` | the other end: requests and watch events over two byte rings |
 | `linux` | the same over a file of Linux; the only module that does not run on nano |
 
-State imports nothing of logic. Nothing is imported here, so that a client's image holds no server.
+Logic and state import nothing of each other but the protocol, path rules and quotas. Nothing is imported
+here, so that a client's image holds no server.
 """

@@ -7,7 +7,7 @@ that it watches, so that a slow client has to look again but never misses a chan
 """
 
 from xoar.xenstore import paths, wire
-from xoar.xenstore.errors import Refused
+from xoar.xenstore.errors import ProtocolError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ class Connection:
         self._lost: "list[Watch]" = []
         self._buffers = 0
         self._next_transaction = 1
+        self._failure: "Exception | None" = None
 
     @property
     def privileged(self) -> bool:
         """Whether the client may do everything."""
-        return self.domid in self._server.domains.managers
+        return self._server.domains.manages(self.domid)
 
     @property
     def wants_input(self) -> bool:
@@ -45,18 +46,33 @@ class Connection:
         return self._queued <= self._server.limits["output"] // 2
 
     def receive(self, untrusted_data: bytes) -> None:
-        """Takes bytes from the client and does what requests are complete, as far as there is room for
+        """Takes bytes from the client. Requests that are complete are answered as far as there is room for
         replies; call it again, without data, once output has been sent.
 
-        Raises ProtocolError if the client can't be talked to any more.
+        Raises ProtocolError if the client can't be talked to any more, and what `fail` was given.
         """
         if untrusted_data:
             self._decoder.feed(untrusted_data)
-        while self.wants_input:
-            message = self._decoder.next()
-            if message is None:
-                return
-            self._server.handle(self, message)
+        self._server.asks(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong with the connection, if something did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def fail(self, failure: Exception) -> None:
+        """The connection can't go on: whoever moves its bytes will see that."""
+        self._failure = failure
+        self._server.look_at(self)
+
+    def next_request(self) -> "wire.Message | None":
+        """The next complete request, if there is one and room for the reply to it."""
+        try:
+            return self._decoder.next() if self.wants_input else None
+        except ProtocolError as error:
+            self.fail(error)
+            return None
 
     def output(self) -> bytes:
         """The next bytes for the client; empty if there are none."""
@@ -122,6 +138,19 @@ class Connection:
         self.release(overlay.cost)
         return overlay
 
+    def watch_of(self, path: bytes, token: bytes) -> "Watch | None":
+        """The watch of this path with this token, if there is one."""
+        for watch in self.watches:
+            if watch.path == path and watch.token == token:
+                return watch
+        return None
+
+    def drop_watch(self, watch: "Watch") -> None:
+        """Removes a watch."""
+        self.watches.remove(watch)
+        self._server.watches.remove(watch)
+        self.release(watch.cost)
+
     def forget(self) -> None:
         """Drops watches and transactions (RESET_WATCHES)."""
         for watch in self.watches:
@@ -135,6 +164,8 @@ class Connection:
     def reset(self) -> None:
         """Back to how it was when it was new: nothing received, nothing to send, nothing open."""
         self.forget()
+        self._server.forget(self)
+        self._failure = None
         self._decoder = wire.Decoder()
         self._queue = []
         self._queued = 0
@@ -143,7 +174,7 @@ class Connection:
 
     def _enqueue(self, message: bytes) -> None:
         if not self._queue:
-            self._server.has_output(self)
+            self._server.look_at(self)
         self._queue.append(message)
         self._queued += len(message)
 

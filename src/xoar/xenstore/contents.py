@@ -118,7 +118,7 @@ class Contents(View):
 
     def _install(self, caller: int, plan: "Plan") -> None:
         growth = self._growth(plan)
-        if caller not in self.domains.managers and caller != STORE:
+        if caller != STORE and not self.domains.manages(caller):
             self._check_accounts(growth)
         self._generation += 1
         for path in plan:
@@ -148,7 +148,7 @@ class Contents(View):
     def _check_accounts(self, growth: "dict[int, list[int]]") -> None:
         for domid in growth:
             nodes, memory = growth[domid]
-            if domid in self.domains.managers or domid == STORE:
+            if domid == STORE or self.domains.manages(domid):
                 continue
             account, share = self.domains.account(domid), self.domains.share(domid)
             if nodes > 0 and account.nodes + nodes > self.limits["nodes"] * share:

@@ -1,15 +1,20 @@
-"""Which domains there are, what they own, and what each may do with a node. A part of the state."""
+"""Which domains there are, what they own, and what each may do with a node. A part of the state.
+
+`Domains.manages` and `Domains.may` are the only places that decide about access.
+"""
 
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.wire import OWNER_ACCESS, READ_ACCESS, WRITE_ACCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Permissions = tuple[tuple[int, int], ...]
     """(domid, access bits): the first names the owner and what all others may do, the rest exceptions."""
 
+# Access to a node, as bits. OWNER is never written in a permission: the first one names the owner.
+READ_ACCESS = 1
+WRITE_ACCESS = 2
+OWNER_ACCESS = 4
 _FULL = READ_ACCESS | WRITE_ACCESS | OWNER_ACCESS
-
 
 _BACKEND_SHARE = 16
 
@@ -81,10 +86,19 @@ class Domains:
         self.add(domid)
         return self.accounts[domid]
 
-    def access(self, caller: int, permissions: "Permissions") -> int:
-        """What `caller` may do with a node that has these permissions, as bits."""
-        if caller in self.managers:
-            return _FULL
+    def manages(self, domid: int, path: bytes = b"/") -> bool:
+        """Whether a domain has a manager's rights at `path` and below: all access, no quotas."""
+        return domid in self.managers
+
+    def may(self, caller: int, path: bytes, permissions: "Permissions", rights: int) -> bool:
+        """Whether `caller` has all these rights (access bits) at the node `path`, which has these permissions
+        (or would, being missing: then they are those of the next node above)."""
+        if self.manages(caller, path):
+            return True
+        return self._granted(caller, permissions) & rights == rights
+
+    def _granted(self, caller: int, permissions: "Permissions") -> int:
+        """What permissions give to `caller`, as bits."""
         target = self._targets.get(caller, caller)
         owner, others = permissions[0]
         if owner in (caller, target):

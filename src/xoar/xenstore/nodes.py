@@ -7,8 +7,8 @@ a whole, so that a refused request leaves nothing behind.
 from collections import namedtuple
 
 from xoar.xenstore import paths
+from xoar.xenstore.domains import OWNER_ACCESS, READ_ACCESS, WRITE_ACCESS
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.wire import OWNER_ACCESS, READ_ACCESS, WRITE_ACCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class View:
         if node is None:
             return self._create(caller, path, value)
         node = Node(value, node.permissions, node.children, 0)
-        self._check_size(caller, node)
+        self._check_size(caller, path, node)
         self._install(caller, {path: node})
         return [self._changed(path, node)]
 
@@ -115,7 +115,7 @@ class View:
 
     def set_permissions(self, caller: int, path: bytes, permissions: "Permissions") -> "list[Change]":
         """Replaces a node's permissions; only its owner may, and only a manager may name another owner."""
-        privileged = caller in self.domains.managers
+        privileged = self.domains.manages(caller, path)
         if not privileged and len(permissions) > self.limits["permissions"]:
             raise Refused("ENOSPC")
         self.fetch(POPULATION)
@@ -126,7 +126,7 @@ class View:
         if not privileged and permissions[0][0] != old.permissions[0][0]:
             raise Refused("EPERM")
         node = Node(old.value, permissions, old.children, 0)
-        self._check_size(caller, node)
+        self._check_size(caller, path, node)
         self._install(caller, {path: node})
         if path in SPECIAL:
             return []
@@ -136,15 +136,15 @@ class View:
         """The node, or None if the caller may know that there is none: the next node above decides that."""
         node = self.fetch(path)
         if node is not None:
-            if self.domains.access(caller, node.permissions) & wanted != wanted:
+            if not self.domains.may(caller, path, node.permissions, wanted):
                 raise Refused("EACCES")
             return node
         paths.check(path)
-        above = None
-        while above is None:
-            path = paths.parent(path)
-            above = self.fetch(path)
-        if not self.domains.access(caller, above.permissions) & wanted:
+        level = path
+        while node is None:
+            level = paths.parent(level)
+            node = self.fetch(level)
+        if not self.domains.may(caller, path, node.permissions, wanted & ~OWNER_ACCESS):
             raise Refused("EACCES")
         return None
 
@@ -158,7 +158,7 @@ class View:
             above = paths.parent(above)
             parent = self.fetch(above)
         permissions = parent.permissions
-        if caller not in self.domains.managers and permissions[0][0] != caller:
+        if not self.domains.manages(caller, path) and permissions[0][0] != caller:
             permissions = ((caller, permissions[0][1]),) + permissions[1:]
         plan: "Plan" = {}
         names = b""
@@ -166,8 +166,8 @@ class View:
             plan[made] = Node(b"" if names else value, permissions, names, 0)
             names = paths.leaf(made) + b"\0"
         plan[above] = Node(parent.value, parent.permissions, parent.children + names, 0)
-        for node in plan.values():
-            self._check_size(caller, node)
+        for place in plan:
+            self._check_size(caller, place, plan[place])
         self._install(caller, plan)
         return [Change(path, (permissions, (plan[paths.parent(path)] or parent).permissions), {})]
 
@@ -202,9 +202,9 @@ class View:
         parent = self.fetch(paths.parent(path)) or node
         return Change(path, (node.permissions, parent.permissions) + old, {})
 
-    def _check_size(self, caller: int, node: "Node | None") -> None:
+    def _check_size(self, caller: int, path: bytes, node: "Node | None") -> None:
         """Raises Refused(ENOSPC) if an unprivileged caller makes a node too large; xenstored's arithmetic."""
-        if node is not None and caller not in self.domains.managers and caller != STORE:
+        if node is not None and caller != STORE and not self.domains.manages(caller, path):
             size = 24 + 8 * len(node.permissions) + len(node.value) + len(node.children)
             if size >= self.limits["node-size"]:
                 raise Refused("ENOSPC")

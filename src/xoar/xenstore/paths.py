@@ -7,6 +7,9 @@ RELATIVE_MAX = abi.XENSTORE_REL_PATH_MAX
 """Bytes of a path, not counting a leading /local/domain/<domid>/ (XENSTORE_REL_PATH_MAX)."""
 
 _DOMAINS = b"/local/domain/"
+ABSOLUTE_MAX = RELATIVE_MAX + len(_DOMAINS) + 6
+"""Bytes of the longest path that `check` can let pass."""
+
 _ALLOWED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@")
 
 

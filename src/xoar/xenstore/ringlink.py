@@ -80,7 +80,9 @@ class RingLink:
         if self.stopped:
             return False
         try:
-            return step()
+            moved = step()
+            self.connection.check()
+            return moved
         except RingError as error:
             return self.stop(ERROR_RINGIDX, str(error))
         except ProtocolError as error:

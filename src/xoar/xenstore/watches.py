@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from xoar.xenstore.domains import Permissions
     from xoar.xenstore.nodes import Change
 
-    Visible = Callable[[int, tuple[Permissions, ...]], bool]
+    Visible = Callable[[int, bytes, tuple[Permissions, ...]], bool]
 
 _WATCH_OVERHEAD = 256
 """Bytes of a watch besides its strings."""
@@ -20,7 +20,7 @@ class Watch:
     """One registered watch. `lost` says that an event found no room and has to be made up for."""
 
     def __init__(
-        self, connection: "Connection", path: bytes, token: bytes, relative: bool, depth: "int | None"
+        self, connection: "Connection", path: bytes, token: bytes, relative: int, depth: "int | None"
     ) -> None:
         self.connection = connection
         self.path = path
@@ -58,20 +58,20 @@ class Watches:
 
     def fire(self, change: "Change", visible: "Visible") -> None:
         """Fires what watches the changed path or something above it; after a removal also what watched a
-        removed node, with that node's own path. `visible(domid, permissions)` says who may see it."""
+        removed node, with that node's own path. `visible(domid, path, permissions)` says who may see it."""
         for path in change.gone:
             if path != change.path:
                 node = change.gone[path]
                 permissions = (node.permissions, change.gone[paths.parent(path)].permissions)
                 for watch in self._by_path.get(path, ()):
-                    if visible(watch.connection.domid, permissions):
+                    if visible(watch.connection.domid, path, permissions):
                         watch.fire(path)
         distance = 0
         path = change.path
         while True:
             for watch in self._by_path.get(path, ()):
                 near = watch.depth is None or distance <= watch.depth
-                if near and visible(watch.connection.domid, change.permissions):
+                if near and visible(watch.connection.domid, change.path, change.permissions):
                     watch.fire(change.path)
             if path == b"/":
                 return

@@ -114,11 +114,7 @@ def number(untrusted_text: bytes, limit: int = 0xFFFFFFFF) -> int:
     return value
 
 
-# Access to a node, as bits. OWNER is never written in a permission: the first one names the owner.
-READ_ACCESS = 1
-WRITE_ACCESS = 2
-OWNER_ACCESS = 4
-_LETTERS = b"nrwb"
+_LETTERS = b"nrwb"  # by access bits (domains.READ_ACCESS, WRITE_ACCESS)
 
 
 def parse_permission(untrusted_text: bytes) -> "tuple[int, int]":

@@ -12,8 +12,9 @@ from xoar.shards.xenstore.store import MAX_DOMAINS, Store
 from xoar.xen.ring import ByteRing, SharedPage, xenstore_rings
 from xoar.xenstore import wire
 from xoar.xenstore.client import Client
-from xoar.xenstore.connection import Connection
 from xoar.xenstore.errors import Refused
+from xoar.xenstore.logic import Answer
+from xoar.xenstore.request import Asked
 
 MANAGER = 4
 
@@ -136,14 +137,15 @@ def test_xenstore_clients_can_not_introduce_anybody() -> None:
 def test_a_bug_in_one_request_stops_that_client_only() -> None:
     machine = Machine()
     victim = machine.client(7)
-    original = machine.store.server.handle
+    logic = machine.store.server.logic
+    original = logic.answer
 
-    def handle(connection: Connection, message: wire.Message) -> None:
-        if connection.domid == 7:
+    def answer(asked: Asked) -> Answer:
+        if asked.domid == 7:
             raise ZeroDivisionError("planted")
-        original(connection, message)
+        return original(asked)
 
-    machine.store.server.handle = handle  # type: ignore[method-assign]
+    logic.answer = answer  # type: ignore[method-assign]
     victim.request(wire.READ, b"/\0")
     machine.run(7)
     assert machine.transports[7].page.words[2072 // 4] == 1
