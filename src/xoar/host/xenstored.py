@@ -18,8 +18,9 @@ from collections.abc import Callable
 from xoar.xenstore.connection import Connection
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import ProtocolError
+from xoar.xenstore.gate import Host
 from xoar.xenstore.quotas import quotas
-from xoar.xenstore.server import Host, Server
+from xoar.xenstore.server import Server
 
 _CHUNK = 8192
 

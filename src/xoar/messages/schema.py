@@ -9,6 +9,7 @@ the first (a domid in lists of domains, a position in other lists), and `more` i
 is a further page, which starts after the last entry received.
 """
 
+from xoar.messages import store
 from xoar.messages.fields import Array, Blob, Choice, Fixed, Name, Number, OptionalName, Record, Text
 
 TYPE_CHECKING = False
@@ -631,7 +632,7 @@ TABLE = (
         "challenge",
     ),
     Kind(98, "challenge", "the other random number of the stream", (("nonce", NONCE),)),
-)
+) + tuple([Kind(*row) for row in store.ROWS])
 
 BY_NAME = {kind.name: kind for kind in TABLE}
 BY_NUMBER = {kind.number: kind for kind in TABLE}

@@ -1,4 +1,4 @@
-"""One client as the server sees it: bytes in, bytes out, and what the client has open. No I/O.
+"""One client as the gate sees it: bytes in, bytes out, and what the client has open. No I/O.
 
 What a client can make the server keep is bounded. Replies: no further request is taken while more than half
 of the output limit is unread. Watch events: an event that is waiting already is not queued twice; one that
@@ -11,20 +11,20 @@ from xoar.xenstore.errors import ProtocolError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xoar.xenstore.gate import Gate
     from xoar.xenstore.overlay import Overlay
-    from xoar.xenstore.server import Server
     from xoar.xenstore.watches import Watch
 
 
 class Connection:
     """A client. `domid` is who it is for all access checks: what Xen, or the socket's owner, vouches for."""
 
-    def __init__(self, server: "Server", domid: int) -> None:
+    def __init__(self, gate: "Gate", domid: int) -> None:
         self.domid = domid
         self.base = paths.home(domid)
         self.watches: "list[Watch]" = []
         self.transactions: "dict[int, Overlay]" = {}
-        self._server = server
+        self._gate = gate
         self._decoder = wire.Decoder()
         self._queue: "list[bytes]" = []
         self._queued = 0
@@ -38,12 +38,12 @@ class Connection:
     @property
     def privileged(self) -> bool:
         """Whether the client may do everything."""
-        return self._server.domains.manages(self.domid)
+        return self._gate.domains.manages(self.domid)
 
     @property
     def wants_input(self) -> bool:
         """Whether requests are taken: not while the client leaves too much unread."""
-        return self._queued <= self._server.limits["output"] // 2
+        return self._queued <= self._gate.limits["output"] // 2
 
     def receive(self, untrusted_data: bytes) -> None:
         """Takes bytes from the client. Requests that are complete are answered as far as there is room for
@@ -53,7 +53,7 @@ class Connection:
         """
         if untrusted_data:
             self._decoder.feed(untrusted_data)
-        self._server.asks(self)
+        self._gate.asks(self)
         self.check()
 
     def check(self) -> None:
@@ -64,7 +64,7 @@ class Connection:
     def fail(self, failure: Exception) -> None:
         """The connection can't go on: whoever moves its bytes will see that."""
         self._failure = failure
-        self._server.look_at(self)
+        self._gate.look_at(self)
 
     def next_request(self) -> "wire.Message | None":
         """The next complete request, if there is one and room for the reply to it."""
@@ -106,7 +106,7 @@ class Connection:
         message = wire.encode(wire.WATCH_EVENT, 0, 0, payload)
         if message in self._waiting_events:
             return
-        if self._queue and self._queued + len(message) > self._server.limits["output"]:
+        if self._queue and self._queued + len(message) > self._gate.limits["output"]:
             self._lose(watch)
             return
         self._waiting_events.add(message)
@@ -114,7 +114,7 @@ class Connection:
 
     def charge(self, amount: int) -> None:
         """Accounts for memory that watches and transactions take. Raises Refused(ENOSPC) beyond the quota."""
-        most = self._server.limits["buffers"] * self._server.domains.share(self.domid)
+        most = self._gate.limits["buffers"] * self._gate.domains.share(self.domid)
         if not self.privileged and self._buffers + amount > most:
             raise Refused("ENOSPC")
         self._buffers += amount
@@ -148,13 +148,13 @@ class Connection:
     def drop_watch(self, watch: "Watch") -> None:
         """Removes a watch."""
         self.watches.remove(watch)
-        self._server.watches.remove(watch)
+        self._gate.watches.remove(watch)
         self.release(watch.cost)
 
     def forget(self) -> None:
         """Drops watches and transactions (RESET_WATCHES)."""
         for watch in self.watches:
-            self._server.watches.remove(watch)
+            self._gate.watches.remove(watch)
             self.release(watch.cost)
         self.watches = []
         self._lost = []
@@ -164,7 +164,7 @@ class Connection:
     def reset(self) -> None:
         """Back to how it was when it was new: nothing received, nothing to send, nothing open."""
         self.forget()
-        self._server.forget(self)
+        self._gate.forget(self)
         self._failure = None
         self._decoder = wire.Decoder()
         self._queue = []
@@ -174,7 +174,7 @@ class Connection:
 
     def _enqueue(self, message: bytes) -> None:
         if not self._queue:
-            self._server.look_at(self)
+            self._gate.look_at(self)
         self._queue.append(message)
         self._queued += len(message)
 

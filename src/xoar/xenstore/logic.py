@@ -17,19 +17,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NamedTuple
 
-    from xoar.xenstore.request import Asked, Outcome
+    from xoar.xenstore.request import Outcome
+
+    class Asked(NamedTuple):
+        """What Logic is told of a request: the fields of `store_request` (xoar.messages.store)."""
+
+        domid: int
+        manager: int
+        transaction: str
+        type: int
+        payload: bytes
 
     Operate = Callable[..., Outcome]
     """operate(kind, *arguments): has State do an operation (xoar.xenstore.request). Raises Refused."""
 
     class Answer(NamedTuple):
-        """What a request comes to: the error's name, empty if there is none, or the reply's payload."""
+        """What a request comes to: the error's name, or "" and the reply's payload."""
 
-        error: str
+        refusal: str
         payload: bytes
 
 else:
-    Answer = namedtuple("Answer", ("error", "payload"))
+    Answer = namedtuple("Answer", ("refusal", "payload"))
 
 _DOMID_LAST = 0x7FEF
 _DOMID_SELF = 0x7FF0
@@ -43,179 +52,200 @@ _HELP = (
 )
 
 
-class Logic:
-    """One incarnation."""
-
-    def __init__(self, operate: "Operate") -> None:
-        self._operate = operate
-
-    def answer(self, asked: "Asked") -> "Answer":
-        """Does a request."""
-        try:
-            entry = _REQUESTS.get(asked.kind)
-            if entry is None:
-                raise Refused("ENOSYS")
-            handler, privileged, transactional = entry
-            if privileged and not asked.manager:
-                raise Refused("EACCES")
-            if transactional and asked.transaction == "unknown":
-                raise Refused("ENOENT")
-            payload = handler(self, asked)
-            if len(payload) > wire.PAYLOAD_MAX:
-                raise Refused("E2BIG")
-        except Refused as error:
-            return Answer(error.name, b"")
-        return Answer("", payload)
-
-    # nodes
-
-    def _directory(self, asked: "Asked") -> bytes:
-        _, size, names = self._operate("store_list", _path(asked), 0)
-        if size > len(names):
-            raise Refused("E2BIG")
-        return bytes(names)
-
-    def _directory_part(self, asked: "Asked") -> bytes:
-        path, offset = _arguments(asked, 2)
-        start = wire.number(offset)
-        generation, size, names = self._operate("store_list", _tree_path(asked, path), start)
-        head = b"%d\0" % generation
-        names = names[: wire.PAYLOAD_MAX - len(head) - 1]
-        names = names[: names.rfind(b"\0") + 1]
-        if start + len(names) >= size:
-            names += b"\0"
-        return bytes(head + names)
-
-    def _read(self, asked: "Asked") -> bytes:
-        (value,) = self._operate("store_read", _path(asked))
-        return bytes(value)
-
-    def _write(self, asked: "Asked") -> bytes:
-        end = asked.payload.find(b"\0")
-        if end < 0:
-            raise Refused("EINVAL")
-        path = _tree_path(asked, asked.payload[:end])
-        return self._done("store_put", path, asked.payload[end + 1 :])
-
-    def _mkdir(self, asked: "Asked") -> bytes:
-        return self._done("store_make", _path(asked))
-
-    def _rm(self, asked: "Asked") -> bytes:
-        return self._done("store_remove", _path(asked))
-
-    def _get_perms(self, asked: "Asked") -> bytes:
-        path = _absolute(asked, wire.one_string(asked.payload))
-        (permissions,) = self._operate("store_get_permissions", path)
-        return b"".join([wire.format_permission(entry) + b"\0" for entry in permissions])
-
-    def _set_perms(self, asked: "Asked") -> bytes:
-        words = wire.strings(asked.payload)
-        if len(words) < 2:
-            raise Refused("EINVAL")
-        permissions = tuple([wire.parse_permission(word) for word in words[1:]])
-        return self._done("store_set_permissions", _absolute(asked, words[0]), permissions)
-
-    # watches and transactions
-
-    def _watch(self, asked: "Asked") -> bytes:
-        words = wire.strings(asked.payload)
-        if not 2 <= len(words) <= 3:
-            raise Refused("EINVAL")
-        depth = wire.number(words[2]) if len(words) == 3 else _ANY_DEPTH
-        path = _absolute(asked, words[0])
-        if path[:1] == b"@" and depth not in (_ANY_DEPTH, 1):
-            raise Refused("EINVAL")
-        relative = int(words[0][:1] not in b"/@")
-        return self._done("store_watch", path, words[1], depth, relative)
-
-    def _unwatch(self, asked: "Asked") -> bytes:
-        words = wire.strings(asked.payload)
-        if len(words) < 2:
-            raise Refused("EINVAL")
-        return self._done("store_unwatch", _absolute(asked, words[0]), words[1])
-
-    def _reset_watches(self, asked: "Asked") -> bytes:
-        return self._done("store_forget")
-
-    def _transaction_start(self, asked: "Asked") -> bytes:
-        if asked.transaction != "none":
-            raise Refused("EBUSY")
-        (number,) = self._operate("store_begin")
-        return b"%d\0" % number
-
-    def _transaction_end(self, asked: "Asked") -> bytes:
-        decision = wire.one_string(asked.payload)
-        if decision not in (b"T", b"F"):
-            raise Refused("EINVAL")
-        if asked.transaction == "none":
+def answer(asked: "Asked", operate: "Operate") -> "Answer":
+    """Does a request; the only way in. Nothing is left of it afterwards."""
+    try:
+        entry = _REQUESTS.get(asked.type)
+        if entry is None:
+            raise Refused("ENOSYS")
+        handler, privileged, transactional = entry
+        if privileged and not asked.manager:
+            raise Refused("EACCES")
+        if transactional and asked.transaction == "unknown":
             raise Refused("ENOENT")
-        return self._done("store_end", int(decision == b"T"))
+        payload = handler(asked, operate)
+        if len(payload) > wire.PAYLOAD_MAX:
+            raise Refused("E2BIG")
+    except Refused as error:
+        return Answer(error.name, b"")
+    return Answer("", payload)
 
-    # domains
 
-    def _introduce(self, asked: "Asked") -> bytes:
-        domid, _, port = _arguments(asked, 3)
-        if not wire.number(port):
-            raise Refused("EINVAL")
-        return self._done("store_introduce", wire.number(domid, _DOMID_LAST), wire.number(port))
+# nodes
 
-    def _release(self, asked: "Asked") -> bytes:
-        return self._done("store_release", wire.number(wire.one_string(asked.payload), _DOMID_LAST))
 
-    def _resume(self, asked: "Asked") -> bytes:
-        return self._done("store_resume", wire.number(wire.one_string(asked.payload), _DOMID_LAST))
+def _directory(asked: "Asked", operate: "Operate") -> bytes:
+    _, size, names = operate("store_list", _path(asked), 0)
+    if size > len(names):
+        raise Refused("E2BIG")
+    return bytes(names)
 
-    def _set_target(self, asked: "Asked") -> bytes:
-        domids = [wire.number(word, _DOMID_LAST) for word in _arguments(asked, 2)]
-        return self._done("store_set_target", domids[0], domids[1])
 
-    def _get_domain_path(self, asked: "Asked") -> bytes:
-        return paths.home(wire.number(wire.one_string(asked.payload), 0xFFFF)) + b"\0"
+def _directory_part(asked: "Asked", operate: "Operate") -> bytes:
+    path, offset = _arguments(asked, 2)
+    start = wire.number(offset)
+    generation, size, names = operate("store_list", _tree_path(asked, path), start)
+    head = b"%d\0" % generation
+    names = names[: wire.PAYLOAD_MAX - len(head) - 1]
+    names = names[: names.rfind(b"\0") + 1]
+    if start + len(names) >= size:
+        names += b"\0"
+    return bytes(head + names)
 
-    def _is_domain_introduced(self, asked: "Asked") -> bytes:
-        domid = wire.number(wire.one_string(asked.payload), 0xFFFF)
-        if domid == _DOMID_SELF:
-            return b"T\0"
-        (introduced,) = self._operate("store_is_introduced", domid)
-        return b"T\0" if introduced else b"F\0"
 
-    # CONTROL: what makes sense here of xenstored's commands
+def _read(asked: "Asked", operate: "Operate") -> bytes:
+    (value,) = operate("store_read", _path(asked))
+    return bytes(value)
 
-    def _control(self, asked: "Asked") -> bytes:
-        words = wire.strings(asked.payload)
-        command, arguments = words[:1], words[1:]
-        if command == [b"check"] and not arguments:
-            return self._done("store_check")
-        if command == [b"print"] and len(arguments) == 1:
-            return self._done("store_log", _printable(arguments[0]))
-        if command == [b"help"] and not arguments:
-            return "".join(["%s\t%s\n" % line for line in _HELP]).encode() + b"\0"
-        if command == [b"quota"] and not arguments:
-            return self._quotas()
-        if command == [b"quota"] and len(arguments) == 3 and arguments[0] == b"set":
-            value = wire.number(arguments[2])
-            return self._done("store_set_limit", _quota_name(arguments[1]), value)
-        if command == [b"quota"] and len(arguments) == 1:
-            return self._usage(wire.number(arguments[0], 0xFFFF))
+
+def _write(asked: "Asked", operate: "Operate") -> bytes:
+    end = asked.payload.find(b"\0")
+    if end < 0:
         raise Refused("EINVAL")
+    path = _tree_path(asked, asked.payload[:end])
+    return _done(operate, "store_put", path, asked.payload[end + 1 :])
 
-    def _quotas(self) -> bytes:
-        (limits,) = self._operate("store_limits")
-        values = dict([(name, value) for name, value in limits])
-        lines = ["%-17s: %8d %s\n" % (name, values[name], text) for name, _, text in TABLE]
-        return "".join(["Quota settings:\n"] + lines).encode() + b"\0"
 
-    def _usage(self, domid: int) -> bytes:
-        nodes, memory, connected, watches, transactions = self._operate("store_usage", domid)
-        lines = [("nodes", nodes), ("memory", memory)]
-        if connected:
-            lines += [("watches", watches), ("transactions", transactions)]
-        text = "Domain %d:\n" % domid + "".join(["%-16s: %8d\n" % line for line in lines])
-        return text.encode() + b"\0"
+def _mkdir(asked: "Asked", operate: "Operate") -> bytes:
+    return _done(operate, "store_make", _path(asked))
 
-    def _done(self, kind: str, *arguments: "Any") -> bytes:
-        self._operate(kind, *arguments)
-        return wire.OK
+
+def _rm(asked: "Asked", operate: "Operate") -> bytes:
+    return _done(operate, "store_remove", _path(asked))
+
+
+def _get_perms(asked: "Asked", operate: "Operate") -> bytes:
+    path = _absolute(asked, wire.one_string(asked.payload))
+    (permissions,) = operate("store_get_permissions", path)
+    return b"".join([wire.format_permission(entry) + b"\0" for entry in permissions])
+
+
+def _set_perms(asked: "Asked", operate: "Operate") -> bytes:
+    words = wire.strings(asked.payload)
+    if len(words) < 2:
+        raise Refused("EINVAL")
+    permissions = tuple([wire.parse_permission(word) for word in words[1:]])
+    return _done(operate, "store_set_permissions", _absolute(asked, words[0]), permissions)
+
+
+# watches and transactions
+
+
+def _watch(asked: "Asked", operate: "Operate") -> bytes:
+    words = wire.strings(asked.payload)
+    if not 2 <= len(words) <= 3:
+        raise Refused("EINVAL")
+    depth = wire.number(words[2]) if len(words) == 3 else _ANY_DEPTH
+    path = _absolute(asked, words[0])
+    if path[:1] == b"@" and depth not in (_ANY_DEPTH, 1):
+        raise Refused("EINVAL")
+    relative = int(words[0][:1] not in b"/@")
+    return _done(operate, "store_watch", path, words[1], depth, relative)
+
+
+def _unwatch(asked: "Asked", operate: "Operate") -> bytes:
+    words = wire.strings(asked.payload)
+    if len(words) < 2:
+        raise Refused("EINVAL")
+    return _done(operate, "store_unwatch", _absolute(asked, words[0]), words[1])
+
+
+def _reset_watches(asked: "Asked", operate: "Operate") -> bytes:
+    return _done(operate, "store_forget")
+
+
+def _transaction_start(asked: "Asked", operate: "Operate") -> bytes:
+    if asked.transaction != "none":
+        raise Refused("EBUSY")
+    (number,) = operate("store_begin")
+    return b"%d\0" % number
+
+
+def _transaction_end(asked: "Asked", operate: "Operate") -> bytes:
+    decision = wire.one_string(asked.payload)
+    if decision not in (b"T", b"F"):
+        raise Refused("EINVAL")
+    if asked.transaction == "none":
+        raise Refused("ENOENT")
+    return _done(operate, "store_end", int(decision == b"T"))
+
+
+# domains
+
+
+def _introduce(asked: "Asked", operate: "Operate") -> bytes:
+    domid, _, port = _arguments(asked, 3)
+    if not wire.number(port):
+        raise Refused("EINVAL")
+    return _done(operate, "store_introduce", wire.number(domid, _DOMID_LAST), wire.number(port))
+
+
+def _release(asked: "Asked", operate: "Operate") -> bytes:
+    return _done(operate, "store_release", wire.number(wire.one_string(asked.payload), _DOMID_LAST))
+
+
+def _resume(asked: "Asked", operate: "Operate") -> bytes:
+    return _done(operate, "store_resume", wire.number(wire.one_string(asked.payload), _DOMID_LAST))
+
+
+def _set_target(asked: "Asked", operate: "Operate") -> bytes:
+    domids = [wire.number(word, _DOMID_LAST) for word in _arguments(asked, 2)]
+    return _done(operate, "store_set_target", domids[0], domids[1])
+
+
+def _get_domain_path(asked: "Asked", operate: "Operate") -> bytes:
+    return paths.home(wire.number(wire.one_string(asked.payload), 0xFFFF)) + b"\0"
+
+
+def _is_domain_introduced(asked: "Asked", operate: "Operate") -> bytes:
+    domid = wire.number(wire.one_string(asked.payload), 0xFFFF)
+    if domid == _DOMID_SELF:
+        return b"T\0"
+    (introduced,) = operate("store_is_introduced", domid)
+    return b"T\0" if introduced else b"F\0"
+
+
+# CONTROL: what makes sense here of xenstored's commands
+
+
+def _control(asked: "Asked", operate: "Operate") -> bytes:
+    words = wire.strings(asked.payload)
+    command, arguments = words[:1], words[1:]
+    if command == [b"check"] and not arguments:
+        return _done(operate, "store_check")
+    if command == [b"print"] and len(arguments) == 1:
+        return _done(operate, "store_log", _printable(arguments[0]))
+    if command == [b"help"] and not arguments:
+        return "".join(["%s\t%s\n" % line for line in _HELP]).encode() + b"\0"
+    if command == [b"quota"] and not arguments:
+        return _quotas(operate)
+    if command == [b"quota"] and len(arguments) == 3 and arguments[0] == b"set":
+        value = wire.number(arguments[2])
+        return _done(operate, "store_set_limit", _quota_name(arguments[1]), value)
+    if command == [b"quota"] and len(arguments) == 1:
+        return _usage(operate, wire.number(arguments[0], 0xFFFF))
+    raise Refused("EINVAL")
+
+
+def _quotas(operate: "Operate") -> bytes:
+    (limits,) = operate("store_limits")
+    values = dict([(name, value) for name, value in limits])
+    lines = ["%-17s: %8d %s\n" % (name, values[name], text) for name, _, text in TABLE]
+    return "".join(["Quota settings:\n"] + lines).encode() + b"\0"
+
+
+def _usage(operate: "Operate", domid: int) -> bytes:
+    nodes, memory, connected, watches, transactions = operate("store_usage", domid)
+    lines = [("nodes", nodes), ("memory", memory)]
+    if connected:
+        lines += [("watches", watches), ("transactions", transactions)]
+    text = "Domain %d:\n" % domid + "".join(["%-16s: %8d\n" % line for line in lines])
+    return text.encode() + b"\0"
+
+
+def _done(operate: "Operate", kind: str, *arguments: "Any") -> bytes:
+    operate(kind, *arguments)
+    return wire.OK
 
 
 def _absolute(asked: "Asked", untrusted_path: bytes) -> bytes:
@@ -256,25 +286,25 @@ def _printable(untrusted_text: bytes) -> str:
 
 
 # request: (handler, only for managers, its transaction id means something)
-_REQUESTS: "dict[int, tuple[Callable[[Logic, Asked], bytes], bool, bool]]" = {
-    wire.CONTROL: (Logic._control, True, True),
-    wire.DIRECTORY: (Logic._directory, False, True),
-    wire.READ: (Logic._read, False, True),
-    wire.GET_PERMS: (Logic._get_perms, False, True),
-    wire.WATCH: (Logic._watch, False, False),
-    wire.UNWATCH: (Logic._unwatch, False, False),
-    wire.TRANSACTION_START: (Logic._transaction_start, False, True),
-    wire.TRANSACTION_END: (Logic._transaction_end, False, True),
-    wire.INTRODUCE: (Logic._introduce, True, True),
-    wire.RELEASE: (Logic._release, True, True),
-    wire.GET_DOMAIN_PATH: (Logic._get_domain_path, False, True),
-    wire.WRITE: (Logic._write, False, True),
-    wire.MKDIR: (Logic._mkdir, False, True),
-    wire.RM: (Logic._rm, False, True),
-    wire.SET_PERMS: (Logic._set_perms, False, True),
-    wire.IS_DOMAIN_INTRODUCED: (Logic._is_domain_introduced, True, True),
-    wire.RESUME: (Logic._resume, True, True),
-    wire.SET_TARGET: (Logic._set_target, True, True),
-    wire.RESET_WATCHES: (Logic._reset_watches, False, True),
-    wire.DIRECTORY_PART: (Logic._directory_part, False, True),
+_REQUESTS: "dict[int, tuple[Callable[[Asked, Operate], bytes], bool, bool]]" = {
+    wire.CONTROL: (_control, True, True),
+    wire.DIRECTORY: (_directory, False, True),
+    wire.READ: (_read, False, True),
+    wire.GET_PERMS: (_get_perms, False, True),
+    wire.WATCH: (_watch, False, False),
+    wire.UNWATCH: (_unwatch, False, False),
+    wire.TRANSACTION_START: (_transaction_start, False, True),
+    wire.TRANSACTION_END: (_transaction_end, False, True),
+    wire.INTRODUCE: (_introduce, True, True),
+    wire.RELEASE: (_release, True, True),
+    wire.GET_DOMAIN_PATH: (_get_domain_path, False, True),
+    wire.WRITE: (_write, False, True),
+    wire.MKDIR: (_mkdir, False, True),
+    wire.RM: (_rm, False, True),
+    wire.SET_PERMS: (_set_perms, False, True),
+    wire.IS_DOMAIN_INTRODUCED: (_is_domain_introduced, True, True),
+    wire.RESUME: (_resume, True, True),
+    wire.SET_TARGET: (_set_target, True, True),
+    wire.RESET_WATCHES: (_reset_watches, False, True),
+    wire.DIRECTORY_PART: (_directory_part, False, True),
 }

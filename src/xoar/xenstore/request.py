@@ -7,8 +7,7 @@ A request has one operation. It is carried out once; whoever asks for the same o
 rolled back before it answered, gets the same outcome, and any other is refused.
 """
 
-from collections import namedtuple
-
+from xoar.messages.schema import BY_NAME
 from xoar.xenstore import paths
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.overlay import Overlay
@@ -18,32 +17,22 @@ from xoar.xenstore.wire import PAYLOAD_MAX
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NamedTuple
+    from typing import Any
 
     from xoar.xenstore.connection import Connection
     from xoar.xenstore.domains import Permissions
+    from xoar.xenstore.gate import Gate
+    from xoar.xenstore.logic import Asked
     from xoar.xenstore.nodes import Change, View
-    from xoar.xenstore.server import Server
     from xoar.xenstore.wire import Message
 
     Outcome = tuple[Any, ...]
     """The result's fields; their order is that of the message that carries them."""
 
-    class Asked(NamedTuple):
-        """What Logic is told of a request. `transaction` is "none", "open", or "unknown": named, not open."""
-
-        domid: int
-        manager: int
-        transaction: str
-        kind: int
-        payload: bytes
-
-else:
-    Asked = namedtuple("Asked", ("domid", "manager", "transaction", "kind", "payload"))
-
 ANY_DEPTH = 0xFFFFFFFF
 """The depth of a watch of everything below its path."""
 
+_ASKED = BY_NAME["store_request"].record.value
 _DONE: "Outcome" = ()
 _MAX_ACCESS = 3
 _DOMID_FIRST_RESERVED = 0x7FF0
@@ -52,25 +41,18 @@ _DOMID_FIRST_RESERVED = 0x7FF0
 class Request:
     """A request of `connection` that Logic has been handed and has not answered; methods are operations."""
 
-    def __init__(self, number: int, server: "Server", connection: "Connection", message: "Message") -> None:
+    def __init__(self, number: int, gate: "Gate", connection: "Connection", message: "Message") -> None:
         self.number = number
         self.connection = connection
         self.message = message
+        self.asked = self._describe()
+        self.tries = 0
         self.cancelled = False
         self.watch: "Watch | None" = None
-        self._server = server
+        self._gate = gate
         self._operation: "tuple[str, tuple[Any, ...]] | None" = None
         self._outcome: "Outcome" = _DONE
         self._refusal = ""
-
-    def asked(self) -> "Asked":
-        """The request as Logic is told of it."""
-        connection, message = self.connection, self.message
-        transaction = "none"
-        if message.transaction:
-            transaction = "open" if message.transaction in connection.transactions else "unknown"
-        manager = int(connection.privileged)
-        return Asked(connection.domid, manager, transaction, message.kind, message.payload)
 
     def operate(self, kind: str, arguments: "tuple[Any, ...]") -> "Outcome":
         """Carries out the request's operation, or returns its outcome again. Raises Refused."""
@@ -87,6 +69,16 @@ class Request:
         if self._refusal:
             raise Refused(self._refusal)
         return self._outcome
+
+    def _describe(self) -> "Asked":
+        """The request as Logic is told of it: the same each time, though its operation may change things."""
+        connection, message = self.connection, self.message
+        transaction = "none"
+        if message.transaction:
+            transaction = "open" if message.transaction in connection.transactions else "unknown"
+        manager = int(connection.privileged)
+        asked: "Asked" = _ASKED(connection.domid, manager, transaction, message.kind, message.payload)
+        return asked
 
     def _perform(self, kind: str, arguments: "tuple[Any, ...]") -> "Outcome":
         operation, for_managers = _OPERATIONS[kind]
@@ -123,6 +115,7 @@ class Request:
 
     def set_permissions(self, path: bytes, permissions: "Permissions") -> "Outcome":
         """Replaces a node's permissions."""
+        permissions = tuple([(domid, access) for domid, access in permissions])
         if not permissions or max([access for _, access in permissions]) > _MAX_ACCESS:
             raise Refused("EINVAL")
         return self._changed(self._view().set_permissions(self.connection.domid, path, permissions))
@@ -131,10 +124,10 @@ class Request:
 
     def begin(self) -> "Outcome":
         """Opens a transaction: its number."""
-        connection, limits = self.connection, self._server.limits
+        connection, limits = self.connection, self._gate.limits
         if not connection.privileged and len(connection.transactions) >= limits["transactions"]:
             raise Refused("ENOSPC")
-        return (connection.new_transaction(Overlay(self._server.contents, connection.charge)),)
+        return (connection.new_transaction(Overlay(self._gate.contents, connection.charge)),)
 
     def end(self, commit: int) -> "Outcome":
         """Ends the request's transaction: its changes are made now, all of them or none, or dropped."""
@@ -143,8 +136,8 @@ class Request:
             raise Refused("ENOENT")
         overlay = connection.end_transaction(number)
         if commit:
-            contents = self._server.contents
-            self._server.fire(contents.commit(connection.domid, overlay.reads(), overlay.operations))
+            contents = self._gate.contents
+            self._gate.fire(contents.commit(connection.domid, overlay.reads(), overlay.operations))
         return _DONE
 
     def set_watch(self, path: bytes, token: bytes, depth: int, relative: int) -> "Outcome":
@@ -158,13 +151,13 @@ class Request:
             raise Refused("EINVAL")
         if connection.watch_of(path, token) is not None:
             raise Refused("EEXIST")
-        most = self._server.limits["watches"] * self._server.domains.share(connection.domid)
+        most = self._gate.limits["watches"] * self._gate.domains.share(connection.domid)
         if not connection.privileged and len(connection.watches) >= most:
             raise Refused("E2BIG")
         watch = Watch(connection, path, token, relative, None if depth == ANY_DEPTH else depth)
         connection.charge(watch.cost)
         connection.watches.append(watch)
-        self._server.watches.add(watch)
+        self._gate.watches.add(watch)
         self.watch = watch
         return _DONE
 
@@ -187,65 +180,65 @@ class Request:
         """Makes a domain known."""
         if domid >= _DOMID_FIRST_RESERVED:
             raise Refused("EINVAL")
-        self._server.host.introduce(domid, port)
-        self._server.introduce(domid)
+        self._gate.host.introduce(domid, port)
+        self._gate.introduce(domid)
         return _DONE
 
     def release(self, domid: int) -> "Outcome":
         """A domain is gone."""
         self._require_introduced(domid)
-        self._server.host.release(domid)
-        self._server.release(domid)
+        self._gate.host.release(domid)
+        self._gate.release(domid)
         return _DONE
 
     def resume(self, domid: int) -> "Outcome":
         """A domain that stopped runs again."""
         self._require_introduced(domid)
-        self._server.resumed(domid)
+        self._gate.resumed(domid)
         return _DONE
 
     def set_target(self, domid: int, target: int) -> "Outcome":
         """Lets a device model do what its guest may."""
-        if domid not in self._server.connections or target not in self._server.connections:
+        if domid not in self._gate.connections or target not in self._gate.connections:
             raise Refused("ENOENT")
-        self._server.domains.set_target(domid, target)
+        self._gate.domains.set_target(domid, target)
         return _DONE
 
     def is_introduced(self, domid: int) -> "Outcome":
         """Whether a domain is known: 1 or 0."""
-        return (int(domid in self._server.connections),)
+        return (int(domid in self._gate.connections),)
 
     def limits(self) -> "Outcome":
         """All quotas: (name, value)."""
-        limits = self._server.limits
+        limits = self._gate.limits
         return (tuple([(name, limits[name]) for name in sorted(limits)]),)
 
     def set_limit(self, name: str, value: int) -> "Outcome":
         """Changes a quota."""
-        if name not in self._server.limits or not value:
+        if name not in self._gate.limits or not value:
             raise Refused("EINVAL")
-        self._server.limits[name] = value
+        self._gate.limits[name] = value
         return _DONE
 
     def usage(self, domid: int) -> "Outcome":
         """What a domain owns: nodes, bytes; and whether it has a ring (1 or 0), its watches, transactions."""
-        account = self._server.domains.accounts.get(domid)
+        account = self._gate.domains.accounts.get(domid)
         if account is None:
             raise Refused("ENOENT")
-        client = self._server.connections.get(domid)
+        client = self._gate.connections.get(domid)
         if client is None:
             return account.nodes, account.memory, 0, 0, 0
         return account.nodes, account.memory, 1, len(client.watches), len(client.transactions)
 
     def check(self) -> "Outcome":
         """Logs what is inconsistent."""
-        for problem in self._server.contents.problems():
-            self._server.host.log("xenstore: inconsistent: " + problem)
+        for problem in self._gate.contents.problems():
+            self._gate.host.log("xenstore: inconsistent: " + problem)
         return _DONE
 
     def log(self, text: str) -> "Outcome":
         """Logs a line of the client's."""
-        self._server.host.log("xenstore: control: " + text)
+        self._gate.host.log("xenstore: control: " + text)
         return _DONE
 
     # helpers
@@ -253,7 +246,7 @@ class Request:
     def _view(self) -> "View":
         number = self.message.transaction
         if not number:
-            return self._server.contents
+            return self._gate.contents
         if number not in self.connection.transactions:
             raise Refused("ENOENT")
         return self.connection.transactions[number]
@@ -261,13 +254,13 @@ class Request:
     def _changed(self, changes: "list[Change]") -> "Outcome":
         """Fires watches for changes of the contents; those of a transaction wait for its commit."""
         if not self.message.transaction:
-            self._server.fire(changes)
+            self._gate.fire(changes)
         return _DONE
 
     def _require_introduced(self, domid: int) -> None:
         if not domid:
             raise Refused("EINVAL")
-        if domid not in self._server.connections:
+        if domid not in self._gate.connections:
             raise Refused("ENOENT")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from xoar.xen.ring import SharedPage
     from xoar.xenstore.connection import Connection
-    from xoar.xenstore.server import Server
+    from xoar.xenstore.gate import Gate
 
 # word numbers in the page
 _FEATURES = abi.xenstore_domain_interface.offset("server_features") // 4
@@ -40,10 +40,10 @@ _READS_A_TURN = 4
 class RingLink:
     """A client's page and its connection. `stopped` says why it is not served any more, empty if it is."""
 
-    def __init__(self, page: "SharedPage", server: "Server", connection: "Connection") -> None:
+    def __init__(self, page: "SharedPage", gate: "Gate", connection: "Connection") -> None:
         self.connection = connection
         self.stopped = ""
-        self._server = server
+        self._gate = gate
         self._words = page.words
         self._requests, self._replies = xenstore_rings(page)
         self._words[_FEATURES] = _RECONNECTION_FEATURE | _ERROR_FEATURE | _WATCH_DEPTH_FEATURE
@@ -72,7 +72,7 @@ class RingLink:
     def stop(self, code: int, reason: str) -> bool:
         """Ends the service for this client and tells it why (an ERROR_ code). Returns True: notify it."""
         self.stopped = reason
-        self._server.disconnect(self.connection)
+        self._gate.disconnect(self.connection)
         self._words[_ERROR] = code
         return True
 

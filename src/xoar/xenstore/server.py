@@ -1,198 +1,32 @@
-"""The gate: who is connected, what they have open, and whose request Logic may answer. No I/O.
+"""State, gate and Logic in one domain, or one process: Logic is called straight away."""
 
-Connections read requests from clients' own rings or sockets, so the gate knows who asked for something, and
-Logic never says it: Logic is handed one request at a time, and whatever it has done until it answers is done
-for the client that sent this request. That is at most one operation (xoar.xenstore.request). The gate
-remembers it and its outcome until the answer comes, so a request that is handed out again, because Logic was
-rolled back in the middle of it, is not carried out twice.
-
-The host (a shard on Xen, a process with sockets on Linux) makes connections, moves their bytes, and tells of
-domains. After any call, `take_ready` gives the connections that it should look at: they have got something
-to send, or can't go on.
-"""
-
-from xoar.xenstore import wire
-from xoar.xenstore.connection import Connection
-from xoar.xenstore.contents import Contents
-from xoar.xenstore.domains import READ_ACCESS, Domains
-from xoar.xenstore.errors import Refused
-from xoar.xenstore.logic import Logic
-from xoar.xenstore.nodes import SPECIAL, STORE
-from xoar.xenstore.request import Request
-from xoar.xenstore.watches import Watches
+from xoar.xenstore import logic
+from xoar.xenstore.gate import Gate, Host, LogicPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from xoar.xenstore.domains import Permissions
-    from xoar.xenstore.logic import Answer
-    from xoar.xenstore.nodes import Change
-    from xoar.xenstore.request import Outcome
-
-_INTRODUCE, _RELEASE = SPECIAL
+    from xoar.xenstore.domains import Domains
+    from xoar.xenstore.request import Outcome, Request
 
 
-class Host:
-    """What the server asks of what it runs in; this one has no rings to map."""
+class Direct(LogicPort):
+    """Logic behind a call. It keeps nothing, so there is nothing to roll back."""
 
-    def introduce(self, domid: int, port: int) -> None:
-        """A privileged client sent INTRODUCE: a domain offers its XenStore ring. Raises Refused."""
+    def hand(self, gate: Gate, request: "Request") -> None:
+        def operate(kind: str, *arguments: "Any") -> "Outcome":
+            return gate.operate(request.number, kind, arguments)
 
-    def release(self, domid: int) -> None:
-        """A privileged client sent RELEASE. Raises Refused."""
+        answer = logic.answer(request.asked, operate)
+        gate.answer(request.number, answer.refusal, answer.payload)
 
-    def log(self, text: str) -> None:
-        """A line for the operator."""
-        print(text)
+    def roll_back(self, gate: Gate) -> None:
+        gate.logic_started()
 
 
-class Server:
-    """One XenStore: its state, its connections, and the Logic that reads their requests."""
+class Server(Gate):
+    """All of a XenStore."""
 
-    def __init__(self, domains: Domains, limits: "dict[str, int]", host: "Host | None" = None) -> None:
-        self.domains = domains
-        self.limits = limits
-        self.host = host or Host()
-        self.contents = Contents(domains, limits)
-        self.watches = Watches()
-        self.connections: "dict[int, Connection | None]" = {}
-        self.logic = Logic(self._operate)
-        self._stopped: "set[int]" = set()
-        self._ready: "list[Connection]" = []
-        self._asking: "list[Connection]" = []
-        self._request: "Request | None" = None
-        self._number = 0
-        self.contents.make(STORE, b"/tool/xenstored")
-
-    # what the host tells
-
-    def connect(self, domid: int) -> Connection:
-        """A further connection of a domain (a socket client); end it with `disconnect`."""
-        return Connection(self, domid)
-
-    def disconnect(self, connection: Connection) -> None:
-        """A connection is gone, or must be silent from now on."""
-        connection.reset()
-        if connection in self._ready:
-            self._ready.remove(connection)
-
-    def introduce(self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = ()) -> Connection:
-        """A domain with a ring exists: its connection, as new if there was one.
-
-        `records` are nodes that it starts with, empty: they belong to its parent, and it may read them.
-        """
-        connection = self.connections.get(domid)
-        if connection is not None:
-            connection.reset()
-            return connection
-        self.contents.add_domain(domid)
-        self.domains.set_parent(domid, parent)
-        for path in records:
-            self.fire(self.contents.start(path, ((parent, 0), (domid, wire.READ_ACCESS))))
-        connection = self.connections[domid] = Connection(self, domid)
-        self._fire_special(_INTRODUCE, domid)
-        return connection
-
-    def release(self, domid: int) -> None:
-        """A domain is gone: so are its connection, its nodes, and permissions that name it."""
-        if domid not in self.connections:
-            return
-        connection = self.connections.pop(domid)
-        if connection is not None:
-            self.disconnect(connection)
-        self._stopped.discard(domid)
-        if not self.domains.children(domid):
-            self.fire(self.contents.remove_domain(domid))
-        # else what it owns are records of domains that live on, for the next Toolstack of its domid
-        self._fire_special(_RELEASE, domid)
-
-    def stopped(self, domid: int) -> None:
-        """A domain has shut down or crashed: tells who watches, once until `resumed`."""
-        if domid in self.connections and domid not in self._stopped:
-            self._stopped.add(domid)
-            self._fire_special(_RELEASE, domid)
-
-    def resumed(self, domid: int) -> None:
-        """A domain runs again: its next stop is news."""
-        self._stopped.discard(domid)
-
-    def take_ready(self) -> "list[Connection]":
-        """Connections to look at since it was last asked."""
-        ready, self._ready = self._ready, []
-        return ready
-
-    # what connections tell
-
-    def look_at(self, connection: Connection) -> None:
-        """A connection's output is not empty any more, or it is broken."""
-        if connection not in self._ready:
-            self._ready.append(connection)
-
-    def asks(self, connection: Connection) -> None:
-        """A connection may have a complete request."""
-        if connection not in self._asking:
-            self._asking.append(connection)
-        self._hand_out()
-
-    def forget(self, connection: Connection) -> None:
-        """A connection starts anew: nobody waits for the answer to its request any more."""
-        if connection in self._asking:
-            self._asking.remove(connection)
-        if self._request is not None and self._request.connection is connection:
-            self._request.cancelled = True
-
-    # Logic
-
-    def _hand_out(self) -> None:
-        """Lets Logic answer requests, one of each connection in turn."""
-        while self._request is None and self._asking:
-            connection = self._asking[0]
-            self._asking = self._asking[1:]
-            message = connection.next_request()
-            if message is None:
-                continue
-            self._asking.append(connection)
-            self._number += 1
-            self._request = Request(self._number, self, connection, message)
-            try:
-                self._answered(self.logic.answer(self._request.asked()))
-            except Exception as error:
-                self._request = None
-                connection.fail(error)
-
-    def _operate(self, kind: str, *arguments: "Any") -> "Outcome":
-        """Carries out the operation of the request that Logic has, once. Raises Refused."""
-        if self._request is None:
-            raise Refused("EIO")
-        return self._request.operate(kind, arguments)
-
-    def _answered(self, answer: "Answer") -> None:
-        """Logic is done with the request that it has."""
-        request, self._request = self._request, None
-        if request is None or request.cancelled:
-            return
-        message = request.message
-        if answer.error:
-            payload = answer.error.encode() + b"\0"
-            request.connection.reply(wire.ERROR, message.request, message.transaction, payload)
-        else:
-            request.connection.reply(message.kind, message.request, message.transaction, answer.payload)
-        if request.watch is not None:
-            request.watch.fire_itself()
-
-    # watches
-
-    def fire(self, changes: "list[Change]") -> None:
-        """Tells who watches, and may see it, of changes."""
-        for change in changes:
-            self.watches.fire(change, self._visible)
-
-    def _fire_special(self, name: bytes, domid: int) -> None:
-        node = self.contents.fetch(name)
-        if node is not None:
-            permissions = (node.permissions,)
-            self.watches.fire_special(name, domid, lambda watcher: self._visible(watcher, name, permissions))
-
-    def _visible(self, domid: int, path: bytes, permissions: "tuple[Permissions, ...]") -> bool:
-        return any([self.domains.may(domid, path, entry, READ_ACCESS) for entry in permissions])
+    def __init__(self, domains: "Domains", limits: "dict[str, int]", host: "Host | None" = None) -> None:
+        super().__init__(domains, limits, Direct(), host)

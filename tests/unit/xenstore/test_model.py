@@ -10,6 +10,7 @@ from xenstore_peer import Peer, new_server
 
 from xoar.xenstore import wire
 from xoar.xenstore.errors import Refused
+from xoar.xenstore.gate import Gate
 
 Perms = list[tuple[int, int]]
 Event = tuple[str, list[Perms], dict[str, Perms]]
@@ -126,13 +127,19 @@ class Comparison(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
-        self.server = new_server(transactions=1000)
-        self.peers = {domid: Peer(self.server.introduce(domid)) for domid in (0, 1, 2)}
+        self.server = self.new_server()
+        self.peers = {domid: self.introduced(domid) for domid in (0, 1, 2)}
         self.peers[0].call(wire.RM, b"/tool")
         self.watches: dict[tuple[int, str, str], None] = {}
         self.open: dict[tuple[int, int], list[tuple[str, tuple[object, ...], object]]] = {}
         self.started: dict[tuple[int, int], int] = {}
         self.changes = 0
+
+    def new_server(self) -> Gate:
+        return new_server(transactions=1000)
+
+    def introduced(self, domid: int) -> Peer:
+        return Peer(self.server.introduce(domid))
 
     def ask(self, caller: int, name: str, arguments: tuple[object, ...], transaction: int = 0) -> object:
         """What the server answers to a request of the model's kind."""
@@ -278,7 +285,7 @@ class Comparison(RuleBasedStateMachine):
             self.watches = {watch: None for watch in self.watches if watch[0] != 2}
             self.check_events(self.model.release(2))
         else:
-            self.peers[2] = Peer(self.server.introduce(2))
+            self.peers[2] = self.introduced(2)
             self.model.alive.add(2)
         self.changes += 1
 

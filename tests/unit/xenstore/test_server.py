@@ -5,7 +5,8 @@ from xenstore_peer import Peer, new_server
 
 from xoar.xenstore import wire
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.server import Host, Server
+from xoar.xenstore.gate import Host
+from xoar.xenstore.server import Server
 
 MANAGER_ONLY = (
     (wire.CONTROL, b"help"),

@@ -13,8 +13,8 @@ from xoar.xen.ring import ByteRing, SharedPage, xenstore_rings
 from xoar.xenstore import wire
 from xoar.xenstore.client import Client
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.logic import Answer
-from xoar.xenstore.request import Asked
+from xoar.xenstore.gate import Gate
+from xoar.xenstore.request import Request
 
 MANAGER = 4
 
@@ -138,14 +138,14 @@ def test_a_bug_in_one_request_stops_that_client_only() -> None:
     machine = Machine()
     victim = machine.client(7)
     logic = machine.store.server.logic
-    original = logic.answer
+    original = logic.hand
 
-    def answer(asked: Asked) -> Answer:
-        if asked.domid == 7:
+    def hand(gate: Gate, request: Request) -> None:
+        if request.asked.domid == 7:
             raise ZeroDivisionError("planted")
-        return original(asked)
+        original(gate, request)
 
-    logic.answer = answer  # type: ignore[method-assign]
+    logic.hand = hand  # type: ignore[method-assign]
     victim.request(wire.READ, b"/\0")
     machine.run(7)
     assert machine.transports[7].page.words[2072 // 4] == 1

@@ -1,11 +1,14 @@
 """A server in this process, spoken to with the wire's messages."""
 
+from collections.abc import Callable
+
 from xoar.xenstore import wire
 from xoar.xenstore.connection import Connection
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
+from xoar.xenstore.gate import Host
 from xoar.xenstore.quotas import quotas
-from xoar.xenstore.server import Host, Server
+from xoar.xenstore.server import Server
 
 
 def new_server(host: Host | None = None, **limits: int) -> Server:
@@ -14,16 +17,18 @@ def new_server(host: Host | None = None, **limits: int) -> Server:
 
 
 class Peer:
-    """A client at the other end of a connection."""
+    """A client at the other end of a connection. `settle` lets the server do what it was asked."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settle: Callable[[], None] = lambda: None) -> None:
         self.connection = connection
+        self._settle = settle
         self._events: list[tuple[bytes, bytes]] = []
 
     def call(self, kind: int, *words: bytes, transaction: int = 0, tail: bytes = b"") -> bytes:
         """The reply's payload. Raises Refused."""
         payload = b"".join(word + b"\0" for word in words) + tail
         self.connection.receive(wire.encode(kind, 77, transaction, payload))
+        self._settle()
         replies = self._drain()
         assert len(replies) == 1
         reply = replies[0]

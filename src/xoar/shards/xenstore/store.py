@@ -8,9 +8,10 @@ from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
 from xoar.xenstore import paths
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
+from xoar.xenstore.gate import Host
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.ringlink import ERROR_COMM, RingLink
-from xoar.xenstore.server import Host, Server
+from xoar.xenstore.server import Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,85 @@
+"""State's end of the link to Logic: hands requests out, carries out operations, takes answers.
+
+Whatever comes from Logic, the worst is that the one request that it has gets a wrong answer.
+"""
+
+from xoar.messages.errors import ENOENT
+from xoar.messages.schema import BY_NAME
+from xoar.xenstore.errors import Refused
+from xoar.xenstore.gate import LogicPort
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xoar.messages.channel import Channel
+    from xoar.messages.codec import Message
+    from xoar.xenstore.gate import Gate
+    from xoar.xenstore.request import Request
+
+
+class LogicLink(LogicPort):
+    """`restart()` has Logic rolled back, whatever it is doing; then a new channel comes with `started`.
+
+    `after` is the number of requests after which that is to happen, 0: only when Logic fails.
+    """
+
+    def __init__(self, restart: "Callable[[], None]", after: int = 0) -> None:
+        self.after = after
+        self._restart = restart
+        self._channel: "Channel | None" = None
+
+    def started(self, gate: "Gate", channel: "Channel") -> None:
+        """Logic is as it was at first, and so is the link to it."""
+        self._channel = channel
+        gate.logic_started()
+
+    def hand(self, gate: "Gate", request: "Request") -> None:
+        """Sends a request to Logic."""
+        if self._channel is not None:
+            self._send("store_request", request.number, request.asked)
+
+    def roll_back(self, gate: "Gate") -> None:
+        """Lets go of Logic, and of whatever it still sends."""
+        self._channel = None
+        self._restart()
+
+    def receive(self, gate: "Gate") -> bool:
+        """Deals with what Logic has sent, unless it leaves our answers unread; True if there is more."""
+        channel = self._channel
+        if channel is None:
+            return False
+        channel.flush()
+        if channel.congested:
+            return False
+        for message in channel.receive():
+            if channel is self._channel:
+                self._take(gate, channel, message)
+        if channel.broken and channel is self._channel:
+            self.roll_back(gate)
+        return channel.more
+
+    def _take(self, gate: "Gate", channel: "Channel", message: "Message") -> None:
+        if not message.id or message.id != gate.outstanding:
+            channel.fail(message.id, ENOENT, "there is no such request")
+        elif message.kind == "store_answer":
+            gate.answer(message.id, "", message.fields.payload)
+        elif message.kind == "store_refusal":
+            gate.answer(message.id, message.fields.name, b"")
+        elif BY_NAME[message.kind].reply:
+            self._operate(gate, channel, message)
+
+    def _operate(self, gate: "Gate", channel: "Channel", message: "Message") -> None:
+        try:
+            outcome = gate.operate(message.id, message.kind, message.fields)
+            self._send(BY_NAME[message.kind].reply, message.id, outcome)
+        except Refused as error:
+            self._send("store_refusal", message.id, (error.name,))
+        except Exception as error:
+            gate.give_up(error)
+            self._send("store_refusal", message.id, ("EIO",))
+
+    def _send(self, kind: str, id: int, values: "tuple[object, ...]") -> None:
+        if self._channel is not None:
+            names = [name for name, _ in BY_NAME[kind].record.fields]
+            self._channel.send(kind, id, **dict(zip(names, values)))
