@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from xoar.host.apt import Apt
 from xoar.host.build import abi, micropython, xen
 from xoar.host.progress import Reporter
+
+# how long an example takes says more of the machine's other work than of the code
+settings.register_profile("xoar", deadline=None)
+settings.load_profile("xoar")
 
 SECTIONS = {
     "unit": "unit: linters, types, and everything that needs no Xen",

@@ -6,7 +6,7 @@ import json
 import struct
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xoar.blkback import dm, names, qcow2, requests, transfer
@@ -91,13 +91,11 @@ def test_only_names_of_volumes_come_from_logical_volumes(lv):
     assert name is None or names.check(name) == name
 
 
-@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.text())), st.sampled_from(["lvs", "vgs", "pvs"]))
 def test_a_report_gives_its_rows(table, command):
     assert rows(json.dumps({"report": [{command[:-1]: table}]}), command) == table
 
 
-@settings(deadline=None)
 @given(
     st.text()
     | st.recursive(st.none() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(

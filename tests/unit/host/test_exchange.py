@@ -159,7 +159,7 @@ def test_a_file_without_room_is_refused(files: disks.DriverDisks, tmp_path: Path
         exchange.put(source, lambda count: None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 70_000)), max_size=6), st.integers(0, 5000))
 def test_a_copy_is_what_was_copied(
     tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[bool, int]], start: int

@@ -35,7 +35,7 @@ def machine() -> Iterator[Machine]:
 
 
 @given(networks, vifs, st.sampled_from([NIC, None]))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nft_takes_every_ruleset_after_any_other(machine: Machine, declared, plugged, nic):
     text = render(layout(*declared, *plugged, nic=nic))
     process = machine.start("nft", "-f", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE)

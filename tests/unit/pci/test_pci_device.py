@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from simulated_pci import FLR, NIC, NO_RESET, PM, Machine, Simulated, Xen, machine, nic, run
 
@@ -130,7 +130,6 @@ def test_what_xen_refuses_is_a_fault(operation):
     assert "not permitted" in failure(machine(nic()), NIC, xen)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(4, 40), st.sampled_from([0, 4, 8, 12, 1])), max_size=6))
 def test_every_memory_bar_is_measured_and_left_as_it_was(wanted):
     card, number, expected = Simulated(), 0, []
@@ -149,7 +148,6 @@ def test_every_memory_bar_is_measured_and_left_as_it_was(wanted):
     assert bytes(card.data) == before
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=256, max_size=256))
 def test_walking_any_list_ends_and_stays_in_the_256_bytes(content):
     card = Simulated()
@@ -160,7 +158,6 @@ def test_walking_any_list_ends_and_stays_in_the_256_bytes(content):
     assert all(0x40 <= offset <= 0xFC and offset % 4 == 0 for offset in offsets)
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=256, max_size=256), st.booleans())
 def test_any_function_is_prepared_or_refused(content, express):
     card = Simulated()
