@@ -9,6 +9,7 @@ from collections import namedtuple
 from xoar.abi import xen as abi
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
+from xoar.builder.plan import Quota
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, ENOSPC, EPERM
 
 TYPE_CHECKING = False
@@ -194,15 +195,15 @@ class Service:
         quota = self._plan.quotas.get(client)
         if quota is None:
             return
-        guests = [record for record in self._records.values() if record.parent == client]
-        for what, has, wants, limit in (
-            ("guests", len(guests), 1, quota.guests),
-            ("vCPUs", sum([guest.vcpus for guest in guests]), request.vcpus, quota.vcpus),
-            ("KiB", sum([guest.memory_kib for guest in guests]), request.memory_kib, quota.memory_kib),
+        has = self._had_by(client)
+        for what, had, wants, limit in (
+            ("guests", has.guests, 1, quota.guests),
+            ("vCPUs", has.vcpus, request.vcpus, quota.vcpus),
+            ("KiB", has.memory_kib, request.memory_kib, quota.memory_kib),
         ):
-            if has + wants > limit:
+            if had + wants > limit:
                 text = "the quota of %s is %d %s: its guests have %d, this one needs %d"
-                raise BuildError(ENOSPC, text % (client, limit, what, has, wants))
+                raise BuildError(ENOSPC, text % (client, limit, what, had, wants))
 
     def _on_build_shard(self, client: str, channel: "Channel", message: "Message") -> None:
         name = message.fields.name
@@ -368,6 +369,17 @@ class Service:
             domains=rows,
         )
 
+    def _on_quotas(self, client: str, channel: "Channel", message: "Message") -> None:
+        start = message.fields.start
+        rows = []
+        for name, quota in list(self._plan.quotas.items())[start : start + _PAGE]:
+            has = self._had_by(name)
+            rows.append(
+                (name, has.guests, has.memory_kib, has.vcpus, quota.guests, quota.memory_kib, quota.vcpus)
+            )
+        more = 1 if len(self._plan.quotas) > start + _PAGE else 0
+        channel.send("quota_list", message.id, more=more, quotas=rows)
+
     def _on_images(self, client: str, channel: "Channel", message: "Message") -> None:
         start = message.fields.start
         images = [image for image in self._library.images if image.kind in ("kernel", "ramdisk")][start:]
@@ -493,9 +505,14 @@ class Service:
         quota = self._plan.quotas.get(client)
         if quota is None:
             return self._machine.memory_kib()
-        used = sum([record.memory_kib for record in self._records.values() if record.parent == client])
         total: int = quota.memory_kib
-        return total, total - used
+        return total, total - self._had_by(client).memory_kib
+
+    def _had_by(self, client: str) -> Quota:
+        """What the guests of a Toolstack have together."""
+        guests = [record for record in self._records.values() if record.parent == client]
+        memory_kib, vcpus = [guest.memory_kib for guest in guests], [guest.vcpus for guest in guests]
+        return Quota(sum(memory_kib), sum(vcpus), len(guests))
 
     def _is_seen_by(self, client: str, domid: int) -> bool:
         record = self._records.get(domid)

@@ -86,11 +86,9 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
 def _tenant_lines(shard: PlannedShard) -> Iterable[str]:
     tenant = shard.tenant
     assert tenant is not None
-    quota = (tenant.memory_kib, tenant.vcpus, tenant.guests)
-    told = ":".join(map(str, (tenant.name, shard.name, shard.domid, *quota)))
-    yield f"word {shard.manifest.parent} tenant={told}"
+    yield f"word {shard.manifest.parent} {shard.manifest.name}={tenant.name}:{shard.domid}"
     yield f"word {shard.name} key={tenant.key.hex()}"
-    yield f"quota {shard.name} {' '.join(map(str, quota))}"
+    yield f"quota {shard.name} {tenant.memory_kib} {tenant.vcpus} {tenant.guests}"
 
 
 def _driver_lines(driver: PlannedDriver) -> Iterable[str]:

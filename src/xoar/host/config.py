@@ -285,7 +285,7 @@ def _tenant(table: Table) -> Tenant:
     name = table.own_name
     if not TENANT_NAME.fullmatch(name):
         table.fail(
-            None, f'"{name}" is no name for a tenant: use 1 to 24 letters a-z, digits and hyphens within'
+            None, f'"{name}" is no name for a tenant: use 1 to 16 letters a-z, digits and hyphens within'
         )
     tenant = Tenant(
         name,

@@ -19,7 +19,7 @@ from xoar.host.errors import HostError, disk_errors
 from xoar.messages.seal import KEY_SIZE
 
 KEY_VARIABLE = "XOAR_KEY"
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?")
 _FOLDER = ".keys"
 
 

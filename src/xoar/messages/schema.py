@@ -156,17 +156,21 @@ OBJECT = Record(
     ("age_ms", U64),
     ("owner", Text(64)),  # the shard that manages it; "": the first one, at boot
 )
+_QUOTA = (
+    ("guests", U16),
+    ("memory_kib", U32),
+    ("vcpus", U16),
+    ("max_guests", U16),
+    ("max_memory_kib", U32),
+    ("max_vcpus", U16),
+)
+QUOTA = Record("quota", ("name", NAME), *_QUOTA)
 TENANT = Record(
     "tenant",
     ("name", NAME),
     ("domid", U16),
     ("state", TENANT_STATE),
-    ("guests", U16),
-    ("memory_kib", U32),  # what its guests have; so are the vCPUs
-    ("vcpus", U16),
-    ("max_guests", U16),
-    ("max_memory_kib", U32),
-    ("max_vcpus", U16),
+    *_QUOTA,
     ("age_ms", U64),
     ("restarts", U32),
     ("note", Text(256)),
@@ -316,6 +320,21 @@ TABLE = (
         (("pciback", "builder"),),
         "claim",
         "done",
+    ),
+    Kind(
+        29,
+        "quotas",
+        "asks for the quotas of tenants' Toolstacks, from position `start` on",
+        (("start", U16),),
+        _TO_BUILDER,
+        "observe",
+        "quota_list",
+    ),
+    Kind(
+        30,
+        "quota_list",
+        "what the guests of each may have together, and what they have, in the order of the boot plan",
+        (("more", U8), ("quotas", Array(QUOTA, 32))),
     ),
     # Builder -> XenStore and Console
     Kind(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
     from xoar.toolstack.guest import Request
-    from xoar.toolstack.reports import Reports
     from xoar.toolstack.store import StoreLink
 
 BUILDING, READY, FAILED = "building", "ready", "failed"
@@ -29,15 +28,12 @@ _PER_PAGE = 16
 
 
 class Tenant:
-    """One tenant: the name of its shard, its domid, and what it may have."""
+    """One tenant: the name of its shard and the domid of that."""
 
-    def __init__(self, name: str, shard: str, domid: int, memory_kib: int, vcpus: int, guests: int) -> None:
+    def __init__(self, name: str, domid: int) -> None:
         self.name = name
-        self.shard = shard
+        self.shard = "tenant-" + name
         self.domid = domid
-        self.memory_kib = memory_kib
-        self.vcpus = vcpus
-        self.guests = guests
         self.state = BUILDING
         self.note = ""
         self.restarts = 0
@@ -46,11 +42,11 @@ class Tenant:
 
 
 def declared(settings: "Callable[[str], list[str]]") -> "list[Tenant]":
-    """Those of the command line's words `tenant=<name>:<shard>:<domid>:<memory in KiB>:<vCPUs>:<guests>`."""
+    """Those of the command line's words `tenant=<name>:<domid>`."""
     tenants = []
     for word in settings("tenant"):
-        name, shard, domid, memory_kib, vcpus, guests = word.split(":")
-        tenants.append(Tenant(name, shard, int(domid), int(memory_kib), int(vcpus), int(guests)))
+        name, domid = word.split(":")
+        tenants.append(Tenant(name, int(domid)))
     return tenants
 
 
@@ -61,7 +57,6 @@ class Tenants:
         self,
         builder: "Builder",
         store: "StoreLink",
-        reports: "Reports",
         clock: "Callable[[], int]",
         owner: int,
         tenants: "list[Tenant]",
@@ -70,7 +65,6 @@ class Tenants:
         self.all = tenants
         self._builder = builder
         self._store = store
-        self._reports = reports
         self._clock = clock
         self._owner = owner
         self._report = report
@@ -91,25 +85,30 @@ class Tenants:
     def page(self, start: int, request: "Request") -> None:
         """Answers tenant_list."""
 
-        def answer(domains: "list[Any]", last: "Any") -> None:
-            end = start + _PER_PAGE
-            page = [self._row(tenant, domains) for tenant in self.all[start:end]]
-            request.answer("tenants", more=int(len(self.all) > end), tenants=page)
+        def answered(message: "Message") -> None:
+            if message.kind == "error":
+                request.refuse(message.fields.errno, message.fields.text)
+                return
+            quotas = {quota.name: quota for quota in message.fields.quotas}
+            page = [tenant for tenant in self.all[start : start + _PER_PAGE] if tenant.shard in quotas]
+            rows = [self._row(tenant, quotas[tenant.shard]) for tenant in page]
+            more = int(len(self.all) > start + _PER_PAGE)
+            request.answer("tenants", more=more, tenants=rows)
 
-        self._reports.domains(request, answer)
+        # both have the order of the boot plan, and Builder's page is longer
+        self._builder.ask("quotas", answered, start=start)
 
-    def _row(self, tenant: Tenant, domains: "list[Any]") -> "Any":
-        guests = [domain for domain in domains if domain.parent == tenant.shard]
+    def _row(self, tenant: Tenant, quota: "Any") -> "Any":
         return TENANT.value(
             tenant.name,
             tenant.domid,
             tenant.state,
-            len(guests),
-            sum([guest.max_memory_kib for guest in guests]),
-            sum([guest.vcpus for guest in guests]),
-            tenant.guests,
-            tenant.memory_kib,
-            tenant.vcpus,
+            quota.guests,
+            quota.memory_kib,
+            quota.vcpus,
+            quota.max_guests,
+            quota.max_memory_kib,
+            quota.max_vcpus,
             max(self._clock() - tenant.since_ms, 0),
             tenant.restarts,
             tenant.note[:256],

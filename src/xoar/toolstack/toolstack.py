@@ -50,8 +50,7 @@ class Toolstack:
         self.guests = Guests(self.builder, store, self.waits, self.devices, clock, domid, report)
         self.hotplug = Hotplug(self.guests, self.devices, store, self.waits)
         self.reports = Reports(self.builder, self.guests, clock)
-        declared_tenants = tenants.declared(settings)
-        self.tenants = Tenants(self.builder, store, self.reports, clock, domid, declared_tenants, report)
+        self.tenants = Tenants(self.builder, store, clock, domid, tenants.declared(settings), report)
         self._link = link
         self._store = store
         self._relay = relay

@@ -84,6 +84,17 @@ def test_the_quota_is_for_all_guests_together_and_what_is_destroyed_counts_no_mo
     assert world.built() > 0
 
 
+def test_the_host_is_told_what_tenants_have_and_may_have(world: World) -> None:
+    build(world, memory_kib=32768, vcpus=2)
+    world.ask("quotas", start=0)
+    assert last(world.toolstack) == (
+        "quota_list",
+        {"more": 0, "quotas": [(TENANT, 1, 32768, 2, 2, 65536, 3)]},
+    )
+    world.ask("quotas", start=1)
+    assert last(world.toolstack)[1]["quotas"] == []
+
+
 def test_a_uuid_is_used_once(world: World) -> None:
     assert build(world, uuid=b"u" * 16)[0] == "built"
     world.build(uuid=b"u" * 16)

@@ -125,3 +125,37 @@ def test_pciback_always_has_domid_5_and_driver_domains_have_those_up_to_31():
     assert [driver.domid for driver in plan.drivers] == list(range(6, 32))
     with pytest.raises(PlanError):
         bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(27)])
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A tenant in a host's configuration."""
+
+    name: str
+    memory_kib: int = 1 << 20
+    vcpus: int = 8
+    guests: int = 8
+    key: bytes = bytes(32)
+
+
+def test_each_tenant_has_a_shard_of_its_own_and_as_many_as_there_may_be_fit_a_command_line():
+    shards = shardset.load_all()
+    most = [Declared(f"tenant-number-{number:02}"[-16:]) for number in range(bootplan.MAX_TENANTS)]
+    drivers = [Driver(f"net{number}") for number in range(16)]
+    planned = bootplan.plan(shards, drivers, most)
+    assert [shard.domid for shard in planned.tenants] == list(range(32512, 32612))
+    read = bootstrapper.parse(plan_text(planned, shards.guests[0].label, 5000))
+    (toolstack,) = (shard for shard in read.shards if shard.name == "toolstack")
+    assert len(" ".join(toolstack.words)) < 4096 - 256
+    assert len(read.quotas) == len(most) and read.ecam == [read.late[0]]
+    last = read.late[-1]
+    assert (last.name, last.image, last.label) == (
+        f"tenant-{most[-1].name}",
+        "tenant",
+        "system_u:system_r:tenant_t",
+    )
+    assert [(link.server.name, link.name) for link in read.late_links if link.client is last] == [
+        ("xenstore", "xenstore"), ("builder", "builder"), ("console", "operator"),
+    ]  # fmt: skip
+    with pytest.raises(PlanError, match="100 at most"):
+        bootplan.plan(shards, (), [*most, Declared("one-more")])

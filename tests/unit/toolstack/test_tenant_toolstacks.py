@@ -13,7 +13,7 @@ from xoar.messages.seal import TO_OPERATOR, TO_TOOLSTACK, Seal, hmac, stream_key
 
 KEY = bytes(range(32))
 ACME = 32512
-TENANT = {"tenant": [f"acme:tenant-acme:{ACME}:65536:2:3"]}
+TENANT = {"tenant": [f"acme:{ACME}"]}
 
 
 class TenantsHost(Host):
@@ -191,11 +191,10 @@ def test_tenants_are_built_when_the_host_starts() -> None:
 
 def test_what_a_tenant_has_is_what_builder_says() -> None:
     host = with_tenant()
-    host.create("ours")
-    host.fake.domains[40] = "running"
-    host.fake.parents[40] = "tenant-acme"
     row = tenant(host)
     assert (row.guests, row.memory_kib, row.vcpus) == (1, 4096, 1)
+    host.fake.domains[40] = "running"
+    host.fake.parents[40] = "tenant-acme"
     shown = {entry.id: entry.owner for entry in host.ask("ps", start=0).fields.objects}
     assert shown[40] == "tenant-acme" and shown[TOOLSTACK] == ""
 

@@ -87,6 +87,9 @@ class FakeBuilder:
             self.channel.send("done", id)
         elif kind == "domains":
             self.answer_domains(message)
+        elif kind == "quotas":
+            rows = [(name, 1, 4096, 1, 3, 65536, 2) for name in self.late if name.startswith("tenant-")]
+            self.channel.send("quota_list", id, more=0, quotas=rows[message.fields.start :])
         elif kind == "images":
             images = [(bytes([n]) * 32, f"image{n}", "kernel", 100 * n, 50 * n) for n in (1, 2)]
             self.channel.send("library", id, more=0, images=images[message.fields.start :])
