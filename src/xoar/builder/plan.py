@@ -13,7 +13,7 @@ ecam <shard>                          one built on request that gets configurati
 quota <shard> <memory in KiB> <vCPUs> <guests>   what the guests that it asks for may have together
 """
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 
 from xoar.builder.errors import EINVAL, BuildError
 
@@ -44,7 +44,7 @@ Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests"))
 
 def parse(text: str) -> Plan:
     """Reads a plan. BuildError(EINVAL) with the line that can't be understood."""
-    plan = Plan([], [], [], [], [], [], [], [], [], {})
+    plan = Plan([], [], [], [], [], [], [], [], [], OrderedDict())
     by_name = {}
     for line in text.splitlines():
         kind, *words = line.split()
