@@ -16,6 +16,11 @@ from xoar.privilege.rules import Rule
 from xoar.privilege.shardset import ShardSet
 from xoar.privilege.vectors import AccessVectors
 
+EPERM, ENOENT, EINVAL = "1", "2", "22"
+
+OFTEN_ASKED = "domain destroy"
+"""For `audit`: what Xen asks anew for each part of one piece of work."""
+
 # What FLASK checks for what somebody may do, by Xen's xsm/flask/hooks.c
 CHECKED = {
     ("sysctl", "1"): "xen readconsole",
@@ -71,6 +76,7 @@ CHECKED = {
 UNCHECKED = {
     ("sysctl", "6"): "getdomaininfolist: shows only domains on which the asker has getdomaininfo",
     ("memory_op", "2"): "maximum_ram_page",
+    ("memory_op", "12"): "machphys_mapping: where Xen shows all PV domains its table of machine frames",
     ("memory_op", "18"): "get_sharing_freed_pages",
     ("memory_op", "19"): "get_sharing_shared_pages",
     ("memory_op", "27"): "reserved_device_memory_map: of a machine that has none",
@@ -88,6 +94,8 @@ UNCHECKED = {
     ("xsm_op", "18"): "avc_hashstats",
     ("xsm_op", "19"): "avc_cachestats",
     ("xsm_op", "23"): "get_peer_sid: of the asker's own event channel",
+    ("physdev_op", "4"): "irq_unmask_notify: the asker's own",
+    ("physdev_op", "5"): "irq_status_query: the asker's own",
     ("xen_version", "0"): "version",
     ("xen_version", "5"): "platform_parameters",
     ("xen_version", "6"): "get_features",
@@ -97,6 +105,8 @@ _NOT_FOR_PV = {("dm_op", str(number)) for number in range(32)}
 _NOT_FOR_PV |= {("hvm_op", "0"), ("hvm_op", "1"), ("domctl", "38"), ("domctl", "48")}
 _PV = ("netback_t", "blkback_t")
 # What manifests state and no sweep can find, and why
+_LINUX = (("mmu", "map_read"), ("mmu", "map_write"), ("mmu", "mmuext_op"), ("mmu", "pinpage"))
+_ALL_THE_TIME = "Linux does that all the time, which is not logged; without it no driver domain would run"
 NOT_FOUND = {
     Rule(
         "builder_t", "bootstrapper_t", "domain", "destroy"
@@ -104,13 +114,14 @@ NOT_FOUND = {
     Rule(
         "builder_t", "pciback_t", "grant", "unmap"
     ): "the empty PCIBack of the sweep grants no page to unmap",
-    **{
-        Rule(
-            "builder_t", f"{kind}_t", "mmu", "pinpage"
-        ): "Xen asks only about a table that is sound; the sweep has none"
-        for kind in ("netback", "blkback")
-    },
 }
+for _kind in ("netback", "blkback"):
+    _own, _guest = f"{_kind}_t", "the guest of the sweep has no devices, and so grants no page to unmap"
+    _pin = "Xen asks only about a table that is sound; the sweep has none"
+    NOT_FOUND[Rule("builder_t", _own, "mmu", "pinpage")] = _pin
+    NOT_FOUND[Rule(_own, "guest_t", "grant", "unmap")] = _guest
+    NOT_FOUND[Rule(_own, f"{_own}_channel", "event", "send")] = _ALL_THE_TIME
+    NOT_FOUND |= {Rule(_own, f"{_own}_self", *right): _ALL_THE_TIME for right in _LINUX}
 # Every domain must have been seen to be refused these on every other that it has no right on
 _ALWAYS = ("domain pause", "domain destroy", "domain setvcpucontext", "domain getvcpucontext", "mmu adjust")
 _AVC = re.compile(
@@ -179,7 +190,9 @@ def judge(attacker: str, found: Outcome, types: dict[str, str], devices: bool = 
             rule = Rule(own, target, security_class, permission)
             if rule not in found.refused and rule not in stated:
                 wrong.append(f"not tried: {rule}")
-    there = {*types.values(), own, f"{own}_self", f"{own}_channel", "xen_t", "security_t", "bootstrapper_t"}
+    others = {*types.values(), "bootstrapper_t"}
+    there = {*others, *(f"{name}_channel" for name in others), own, f"{own}_self", f"{own}_channel"}
+    there |= {"xen_t", "security_t"}
     there |= {"device_t", "iomem_t"} if devices else set()
     mine = {rule for rule in stated if rule.source in (own, f"{own}_channel") and rule.target in there}
     wrong += [f"stated, but not found: {rule}" for rule in mine - rights - set(NOT_FOUND)]
@@ -205,3 +218,9 @@ def behind(attacker: str, hypercall: str, operation: str, victim: str, types: di
         return Rule(own, "device_t", security_class, permission)
     source = f"{own}_channel" if permission == "bind" else own
     return Rule(source, types[domid], security_class, permission)
+
+
+def forged(log: str) -> dict[tuple[str, str], str]:
+    """Answers to forged requests (attacks/forging.py): by server and request, a kind or error number."""
+    found = re.findall(r"forged (\w+) (\S+) (.+?)\r?$", log, re.MULTILINE)
+    return {(server, what): answer for server, what, answer in found}

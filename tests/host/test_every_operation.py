@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 from harness import ATTACKS, running
-from taken_over import audit, judge, outcome
+from taken_over import OFTEN_ASKED, audit, judge, outcome
 
 from xoar.host.assembly import Replacement
 
 SHARDS = ("xenstore", "console", "builder", "toolstack")  # of domids 1 to 4
-BUILT = ("guest", "pciback", "netback", "blkback")  # of the domains that taken_builder.py makes, from 40 on
+# The domains that taken_builder.py makes
+BUILT = {str(domid): f"{name}_t" for domid, name in enumerate(("guest", "pciback", "netback", "blkback"), 40)}
 
 
 @pytest.mark.parametrize("shard", SHARDS)
 def test_a_shard_taken_over_reaches_what_its_manifest_states(
     state: None, logs: Path, monkeypatch: pytest.MonkeyPatch, shard: str
 ) -> None:
-    audit(monkeypatch, shard, but="domain destroy")  # Xen asks again for each part of the work
+    audit(monkeypatch, shard, but=OFTEN_ASKED)
     replaced = {shard: Replacement(f"taken_{shard}", ATTACKS)}
     with running(f"taken-{shard}", '[images.tiny]\nbuiltin = "tiny"\n', logs, replaced) as host:
         types = {str(domid): f"{name}_t" for domid, name in enumerate(SHARDS, 1) if name != shard}
@@ -27,7 +28,7 @@ def test_a_shard_taken_over_reaches_what_its_manifest_states(
         host.wait_log(r"sweep done|Traceback|crashed", 0, timeout=240)
         log = host.log_since(0)
     if shard == "builder":
-        types |= {str(domid): f"{name}_t" for domid, name in enumerate(BUILT, 40)}
+        types |= BUILT
     found = re.search(r"sweep done: (.*)", log)
     assert found and found[1].split() == list(types)
     judge(shard, outcome(shard, log, log), types)

@@ -50,7 +50,7 @@ _TRIED = (
 _MOST_HYPERCALLS = 64
 _ESRCH, _ENOSYS = 3, 38
 _REFUSED = (1, 13, _ENOSYS, 95)  # EPERM, EACCES, EOPNOTSUPP
-_NOT_JUDGED = (1, 3, 13, 22, _ENOSYS, 95)  # ... no such domain, no such interrupt
+_NOT_JUDGED = (1, 3, 13, 19, 22, _ENOSYS, 95)  # ... no such domain, device, interrupt, operation
 
 _SELF = 0x7FF0  # DOMID_SELF
 _PLATFORM_VERSION = 0x03000000
@@ -115,14 +115,13 @@ class Sweep:
             self.page_tables(victim)
             self.channels(victim)
             self.grants(victim)
+            self._domctl(_DESTROY, victim)
         for device in self._devices:
             self.device(device)
         for victim in self._victims:
             for device in self._devices:
                 self.device_for(victim, device)
         self.itself()
-        for victim in self._victims:
-            self._domctl(_DESTROY, victim)
 
     def _place(self):
         """A page frame to map somebody's page at."""
@@ -135,6 +134,8 @@ class Sweep:
     def _judge(self, name, operation, victim, call, layout="", *head):
         """Calls with each pattern: what is not refused at least once is reached."""
         results = [call(_with_head(pattern, layout, *head)) for pattern in _PATTERNS]
+        if max(results) == -_ESRCH:
+            return  # the victim has gone
         if max(results) >= 0 or not any([-result in _REFUSED for result in results]):
             self._reached(name, operation, victim, max(results))
 
@@ -165,7 +166,9 @@ class Sweep:
         for number in range(1, 40):
             self._only("xsm_op", _XSM_OP, number, "-", "<II", number, abi.XEN_FLASK_INTERFACE_VERSION)
         for number in range(0, 20):
-            self._with_command("xenoprof_op", _XENOPROF_OP, number, "-")
+            result = call(_XENOPROF_OP, number, bytearray(_ZEROS))
+            if -result not in _NOT_JUDGED:
+                self._reached("xenoprof_op", number, "-", result)
             self._version(number)
         for number in range(0, 8):
             self._only("mca", _MCA, number, "-", "<II", number, 1)
@@ -341,7 +344,7 @@ class Sweep:
             )
             argument = _with_head(_ZEROS, layout, *head)
             result = self._machine.hypercall(_PHYSDEV_OP, operation, argument)
-            if -result not in _REFUSED:
+            if -result not in _NOT_JUDGED:
                 self._reached("physdev_op", operation, name, result)
 
     def device_for(self, victim, device):
