@@ -26,8 +26,9 @@ class Host:
         self.guest = Guest()
         to_server, to_client = xenstore_rings(shared_page())
         self.reports = []
-        relay = Channel(to_client, to_server, lambda: None, "toolstack", "console")
-        self.console = Console(self.connect, relay, None, self.reports.append)
+        self.channel = Channel(to_server, to_client, lambda: None, "toolstack", "console")
+        self.console = Console(self.connect, lambda domid, gref, port, peer: self, None, self.reports.append)
+        self.console.toolstack("toolstack", 4, 2, 1)
         to_server, to_client = xenstore_rings(shared_page())
         self.builder = Channel(to_client, to_server, lambda: None, "console", "builder")
         self.served = Channel(to_server, to_client, lambda: None, "builder", "console")
@@ -41,6 +42,8 @@ class Host:
         return self.guest
 
     def ask(self, kind, **fields):
+        if kind == "introduce":
+            fields = dict(fields, link="console", name="", parent=4, uuid=bytes(16))
         self.builder.send(kind, 3, **fields)
         for message in self.served.receive():
             self.console.introduction(self.served, message)

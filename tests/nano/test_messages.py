@@ -91,14 +91,14 @@ def test_a_channel_refuses_what_the_peer_may_not_send():
     said = []
     client = Channel(to_client, to_server, lambda: None, "console", "toolstack", said.append)
     server = Channel(to_server, to_client, lambda: None, "toolstack", "console", said.append)
-    client.send("introduce", 9, domid=1, gref=1, port=1)
+    client.send("release", 9, domid=1)
     assert server.receive() == []
     to_client_bytes = to_client.read(1024)
     decoder = Decoder()
     decoder.feed(to_client_bytes)
     answer = decoder.next()
     assert answer.kind == "error" and answer.id == 9
-    assert "may not send introduce" in answer.fields.text
+    assert "may not send release" in answer.fields.text
     assert said
 
 

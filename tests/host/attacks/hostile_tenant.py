@@ -54,7 +54,9 @@ def forge(builder, victim, other):
 def search(store, me, victim, other, uuid):
     home = f"/local/domain/{victim}"
     its = [home + below for below in ("", "/name", "/control/shutdown", "/data")]
-    for path in [*its, f"/vm/{uuid}", f"/local/domain/{other}"]:
+    its.append(f"/vm/{uuid}")
+    its.append(f"/local/domain/{other}")
+    for path in its:
         for kind, more in (
             (wire.READ, b""),
             (wire.DIRECTORY, b""),

@@ -10,12 +10,13 @@ BATCH = 60
 
 
 class Guests:
-    """Builds a guest and destroys it, over and over, without waiting."""
+    """Builds a guest, which stays, and others that it destroys again, over and over, without waiting."""
 
     def __init__(self):
         link = boot.uses("builder")
         outgoing, incoming = ring.xenstore_rings(link.page)
         self.built = 0
+        self.first = 0
         self._channel = Channel(incoming, outgoing, lambda: events.notify(link.port), "builder", "toolstack")
         self._channel.send("images", 1, start=0)
         self._kernel = None
@@ -25,6 +26,9 @@ class Guests:
         for message in self._channel.receive():
             if message.kind == "library":
                 self._kernel = next(i for i in message.fields.images if i.kind == "kernel").digest
+                self._build()
+            elif message.kind == "built" and not self.first:
+                self.first = message.fields.domid
                 self._build()
             elif message.kind == "built":
                 self._channel.send("destroy", 3, domid=message.fields.domid)
@@ -36,7 +40,7 @@ class Guests:
         self._channel.send(
             "build",
             2,
-            uuid=bytes(16),
+            uuid=bytes([1 + self.built % 255, 1 if self.first else 0]) * 8,
             kernel=self._kernel,
             ramdisk=bytes(32),
             command_line="",
@@ -51,6 +55,11 @@ def main():
     store = Client(to_client, to_server, lambda: events.notify(link.port), lambda: None)
     guests = Guests()
     boot.ready()
+    while not guests.first:
+        guests.turn()
+        events.wait(events.now() + 2000000)
+    # a node of this Toolstack
+    path = b"/local/domain/%d/load\0" % guests.first
     seed = 1
     for start in range(0, MESSAGES, BATCH):
         values = {}
@@ -58,8 +67,8 @@ def main():
             # lengths that put the ring's end at every place of a message
             seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
             value = bytes([97 + i % 26]) * (seed >> 16 & 0x7F)
-            store.request(wire.WRITE, b"/load\0" + value)
-            values[store.request(wire.READ, b"/load\0")] = value
+            store.request(wire.WRITE, path + value)
+            values[store.request(wire.READ, path)] = value
         while values:
             if not store.poll():
                 events.wait(events.now() + 2000000)
