@@ -1,4 +1,8 @@
-"""Xen's own XenStore tools, as Debian ships them, against our server on a Unix socket."""
+"""Xen's own XenStore tools, as Debian ships them, against our server on a Unix socket.
+
+All of it with the server in one process, and with Logic in a process of its own that is rolled back never,
+after a few requests, and after every one.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,22 @@ TESTS = (
 )
 
 
+POLICIES = {
+    "one process": (),
+    "never rolled back": ("--split", "--after", "0"),
+    "rolled back after 7": ("--split", "--after", "7"),
+    "rolled back after each": ("--split", "--after", "1"),
+}
+
+
 class Store:
     """A server of our own, and tools that speak to it."""
 
-    def __init__(self, tools: Tools, socket: Path) -> None:
+    def __init__(self, tools: Tools, socket: Path, options: tuple[str, ...]) -> None:
         self._tools = tools
         self._socket = socket
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "xoar.host.xenstored", "--socket", str(socket)],
+            [sys.executable, "-m", "xoar.host.xenstored", "--socket", str(socket), *options],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -67,10 +79,10 @@ def tools() -> Tools:
     return xenstore_tools()
 
 
-@pytest.fixture
-def store(tools: Tools, tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture(params=POLICIES, ids=POLICIES)
+def store(request: pytest.FixtureRequest, tools: Tools, tmp_path: Path) -> Iterator[Store]:
     socket = tmp_path / "socket"
-    store = Store(tools, socket)
+    store = Store(tools, socket, POLICIES[request.param])
     for _ in range(100):
         if socket.exists() or store.server.poll() is not None:
             break

@@ -42,7 +42,12 @@ class Connection:
 
     @property
     def wants_input(self) -> bool:
-        """Whether requests are taken: not while the client leaves too much unread."""
+        """Whether bytes are taken: not while a request waits, or the client leaves too much unread."""
+        return self._decoder.waiting < wire.MESSAGE_MAX and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether there is room for the reply to a request."""
         return self._queued <= self._gate.limits["output"] // 2
 
     def receive(self, untrusted_data: bytes) -> None:
@@ -69,7 +74,7 @@ class Connection:
     def next_request(self) -> "wire.Message | None":
         """The next complete request, if there is one and room for the reply to it."""
         try:
-            return self._decoder.next() if self.wants_input else None
+            return self._decoder.next() if self._has_room else None
         except ProtocolError as error:
             self.fail(error)
             return None
@@ -90,7 +95,7 @@ class Connection:
             self._queued -= len(message)
             self._sent = 0
             self._waiting_events.discard(message)
-            if self._lost and self.wants_input:
+            if self._lost and self._has_room:
                 self._make_up()
 
     def reply(self, kind: int, request: int, transaction: int, payload: bytes) -> None:

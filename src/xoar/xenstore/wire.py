@@ -68,6 +68,11 @@ class Decoder:
         self._buffer = b""
         self._start = 0
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that are no part of a message that was returned."""
+        return len(self._buffer) - self._start
+
     def feed(self, untrusted_data: bytes) -> None:
         """Takes bytes that arrived."""
         if self._start == len(self._buffer):
@@ -78,7 +83,7 @@ class Decoder:
 
     def next(self) -> "Message | None":
         """The next complete message, or None. Raises ProtocolError if a payload is too long."""
-        have = len(self._buffer) - self._start - HEADER_SIZE
+        have = self.waiting - HEADER_SIZE
         if have < 0:
             return None
         kind, request, transaction, length = struct.unpack_from("<IIII", self._buffer, self._start)

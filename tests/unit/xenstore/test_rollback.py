@@ -1,7 +1,5 @@
 """Logic is rolled back between requests and in the middle of them, and no client sees it."""
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -27,11 +25,11 @@ class SplitComparison(Comparison):
         return self.domains
 
     def introduced(self, domid: int) -> Peer:
-        return Peer(self.server.introduce(domid), self.domains.settle)
+        return Peer(self.server.introduce(domid), self.domains.remote.settle)
 
     @rule(steps=st.integers(0, 12))
     def logic_fails_soon(self, steps: int) -> None:
-        self.domains.fail_in = steps
+        self.domains.remote.fail_in = steps
 
 
 class NeverRolledBack(SplitComparison):
@@ -60,7 +58,7 @@ class World:
         self.guest.events()
 
     def client(self, domid: int) -> Peer:
-        return Peer(self.domains.introduce(domid), self.domains.settle)
+        return Peer(self.domains.introduce(domid), self.domains.remote.settle)
 
     def after(self, call: Call) -> object:
         """All that anybody can see of a request and after it."""
@@ -71,7 +69,7 @@ class World:
             )
         except Refused as error:
             answer = error.name
-        self.domains.fail_in = None
+        self.domains.remote.fail_in = None
         nodes = {path: self.domains.contents.fetch(path) for path in self.domains.contents._below(b"/")}
         mine = self.manager.connection
         watches = [(watch.path, watch.token) for watch in mine.watches]
@@ -106,32 +104,32 @@ CALLS: dict[str, Call] = {
 @pytest.mark.parametrize("name", CALLS)
 def test_a_request_is_done_once_wherever_logic_fails(name: str) -> None:
     undisturbed = World()
-    before = undisturbed.domains.steps
+    before = undisturbed.domains.remote.steps
     expected = undisturbed.after(CALLS[name])
-    steps = undisturbed.domains.steps - before
+    steps = undisturbed.domains.remote.steps - before
     assert steps > 1
     for step in range(steps):
         world = World()
-        world.domains.fail_in = step
-        starts = world.domains.starts
+        world.domains.remote.fail_in = step
+        starts = world.domains.remote.starts
         assert world.after(CALLS[name]) == expected, step
-        assert world.domains.starts == starts + 1
+        assert world.domains.remote.starts == starts + 1
 
 
 def test_logic_is_rolled_back_after_each_request_before_it_gets_another() -> None:
     world = World(after=1)
-    starts = world.domains.starts
+    starts = world.domains.remote.starts
     for number in range(5):
         world.manager.call(wire.WRITE, b"/n", tail=b"%d" % number)
-    assert world.domains.starts == starts + 5
+    assert world.domains.remote.starts == starts + 5
 
 
 def test_logic_is_rolled_back_after_some_requests() -> None:
     world = World(after=4)
-    starts = world.domains.starts
+    starts = world.domains.remote.starts
     for _ in range(40):
         world.manager.call(wire.READ, b"/a/b")
-    assert world.domains.starts == starts + 10
+    assert world.domains.remote.starts == starts + 10
 
 
 def test_requests_of_several_clients_that_wait_at_once_are_all_answered() -> None:
@@ -139,7 +137,7 @@ def test_requests_of_several_clients_that_wait_at_once_are_all_answered() -> Non
     connections = [world.manager.connection, world.guest.connection]
     for connection in connections:
         connection.receive(b"".join(wire.encode(wire.READ, number, 0, b"/a/b\0") for number in range(20)))
-    world.domains.settle()
+    world.domains.remote.settle()
     for connection in connections:
         decoder = wire.Decoder()
         while data := connection.output():
@@ -150,19 +148,17 @@ def test_requests_of_several_clients_that_wait_at_once_are_all_answered() -> Non
 
 def test_a_request_at_which_logic_always_fails_is_refused_and_others_are_served() -> None:
     world = World()
-    plan = world.domains._step
+    plan = world.domains.remote.step
 
     def step() -> None:
         if world.domains._request is not None and world.domains._request.asked.domid == 5:
-            world.domains.fail_in = 0
+            world.domains.remote.fail_in = 0
         plan()
 
-    world.domains._step = step  # type: ignore[method-assign]
-    world.domains._stale = True
-    world.domains.settle()
-    starts = world.domains.starts
+    world.domains.remote.step = step  # type: ignore[method-assign]
+    starts = world.domains.remote.starts
     assert world.guest.refusal(wire.READ, b"/a/b") == "EIO"
-    assert world.domains.starts == starts + MAX_TRIES
+    assert world.domains.remote.starts == starts + MAX_TRIES
     assert world.manager.call(wire.READ, b"/a/b") == b"1"
 
 
@@ -173,6 +169,5 @@ def test_a_client_that_goes_while_logic_has_its_request_is_forgotten() -> None:
     assert world.manager.call(wire.READ, b"/a/b") == b"1"
     world.guest = world.client(5)
     assert world.guest.events() == []
-    settled: Callable[[], None] = world.domains.settle
-    settled()
+    world.domains.remote.settle()
     assert world.domains.contents.problems() == []

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from two_domains import LogicDomain
 
 from xoar.messages.channel import Channel
 from xoar.shards.xenstore.store import MAX_DOMAINS, Store
@@ -41,11 +42,15 @@ class Transport:
 class Machine:
     """A store, the pages of its clients, and Builder's link to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, remote: LogicDomain | None = None) -> None:
+        self.remote = remote
         self.transports: dict[int, Transport] = {}
         self.log: list[str] = []
-        self.store = Store(self.connect, report=self.log.append)
+        logic = remote.link if remote else None
+        self.store = Store(self.connect, report=self.log.append, logic=logic)
         self.store.server.domains.managers.add(MANAGER)  # no domain of a host is one
+        if remote:
+            remote.attach(self.store.server)
         self.manager = self.client(MANAGER)
         requests, replies = xenstore_rings(new_page())
         self.builder = Channel(replies, requests, lambda: None, "xenstore", "builder")
@@ -67,9 +72,16 @@ class Machine:
         return Client(to_client, to_server, lambda: None, lambda: self.run(domid))
 
     def run(self, *ports: int) -> None:
-        more = self.store.turn(list(ports))
-        while more:
-            more = self.store.turn([])
+        self.store.turn(list(ports))
+        while self._settled() or self.store.turn([]):
+            pass
+
+    def _settled(self) -> bool:
+        """Lets a Logic elsewhere answer; whether it has."""
+        busy = self.remote is not None and self.store.server.outstanding != 0
+        if self.remote:
+            self.remote.settle()
+        return busy
 
     def ask(self, kind: str, **fields: Any) -> tuple[str, int]:
         """Builder's request, and the kind and error number of the answer."""
@@ -132,6 +144,59 @@ def test_xenstore_clients_can_not_introduce_anybody() -> None:
         with pytest.raises(Refused, match="EACCES"):
             machine.manager.take_reply(number)
     assert 9 not in machine.transports
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_logic_may_be_elsewhere_and_be_rolled_back(after: int) -> None:
+    machine = Machine(LogicDomain(after))
+    guest = machine.client(7)
+    machine.manager.mkdir("/local/domain/7")
+    machine.manager.set_perms("/local/domain/7", ["n7"])
+    guest.watch("data", "t")
+    # more than the ring holds, sent without waiting for answers
+    numbers = [guest.request(wire.WRITE, b"data/%d\0" % number + bytes(300)) for number in range(30)]
+    machine.run(7)
+    for number in numbers:
+        while (reply := guest.take_reply(number)) is None:
+            assert guest.poll(), "neither side has anything to do"
+            machine.run(7)
+        assert reply == b"OK\0"
+    assert sorted(guest.directory("data")) == sorted(str(number) for number in range(30))
+    seen = {guest.take_event() for _ in range(31)}
+    assert seen == {("data", "t")} | {(f"data/{number}", "t") for number in range(30)}
+    assert machine.alive()
+
+
+def test_a_client_that_floods_a_logic_elsewhere_is_bounded() -> None:
+    machine = Machine(LogicDomain())
+    client = machine.client(7)
+    to_server, _ = xenstore_rings(machine.transports[7].page)
+    taken = 0
+    while to_server.writable() >= 20:
+        taken += to_server.write(wire.encode(wire.READ, 1, 0, b"a\0"))
+        machine.store.turn([7])
+        assert taken < 100_000
+    assert machine.store.server.connections[7]._decoder.waiting < 2 * wire.MESSAGE_MAX  # type: ignore[union-attr]
+    machine.run(7)
+    assert machine.alive()
+    assert client.poll()
+
+
+def test_a_ring_left_full_while_logic_was_busy_is_read_on_without_a_signal() -> None:
+    machine = Machine(LogicDomain())
+    client = machine.client(7)
+    for _ in range(3):
+        client.request(wire.WRITE, b"a\0" + bytes(4000))
+    # Logic sleeps, so some of the third request stays in the ring
+    machine.store.turn([7])
+    while client.poll():
+        machine.store.turn([7])
+    to_server, _ = xenstore_rings(machine.transports[7].page)
+    assert to_server.readable() == 1024
+    machine._settled()
+    while machine.store.turn([]) or machine._settled():
+        pass
+    assert to_server.readable() == 0
 
 
 def test_a_bug_in_one_request_stops_that_client_only() -> None:

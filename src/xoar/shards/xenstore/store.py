@@ -8,10 +8,10 @@ from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
 from xoar.xenstore import paths
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.gate import Host
+from xoar.xenstore.gate import Gate, Host, LogicPort
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.ringlink import ERROR_COMM, RingLink
-from xoar.xenstore.server import Server
+from xoar.xenstore.server import Direct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class _NoIntroductions(Host):
 
 class Store:
     """`connect(domid, gref, port)` maps a XenStore ring and binds its event channel, or raises OSError;
-    `backends` are domids with higher quotas; `report` takes lines for Xen's console. No domain is privileged.
+    `backends` are domids with higher quotas; `report` takes lines for Xen's console; `logic` is where Logic
+    is, in this domain if it is None. No domain is privileged.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Store:
         connect: "Callable[[int, int, int], Transport]",
         backends: "frozenset[int]" = frozenset(),
         report: "Callable[[str], None]" = print,
+        logic: "LogicPort | None" = None,
     ) -> None:
-        self.server = Server(Domains(set(), False, backends), quotas(**LIMITS), _NoIntroductions(report))
+        domains = Domains(set(), False, backends)
+        self.server = Gate(domains, quotas(**LIMITS), logic or Direct(), _NoIntroductions(report))
         self._connect = connect
         self._report = report
         self._clients: "dict[int, _Client]" = {}
@@ -125,6 +128,8 @@ class Store:
             ready = self._clients.get(connection.domid)
             if ready is not None:
                 self._guarded(ready, ready.link.flush)
+                if ready.link.busy() and ready not in self._busy:
+                    self._busy.append(ready)
         return bool(self._busy)
 
     def _guarded(self, client: _Client, step: "Callable[[], bool]") -> None:
