@@ -62,10 +62,13 @@ class Contents(View):
 
     def start(self, path: bytes, permissions: "Permissions") -> "list[Change]":
         """Makes a node anew, whatever was there: with these permissions, without a value or children."""
-        changes = self._cut(STORE, path) if path in self._nodes else []
-        changes += self.make(STORE, path)
+        changes = self.end(path) + self.make(STORE, path)
         self._install(STORE, {path: Node(b"", permissions, b"", 0)})
         return changes
+
+    def end(self, path: bytes) -> "list[Change]":
+        """Removes a node and all below it, if it is there."""
+        return self._cut(STORE, path) if path in self._nodes else []
 
     def remove_domain(self, domid: int) -> "list[Change]":
         """Removes what a dead domain owned, and its name from all permissions, so that no later domain of

@@ -78,6 +78,7 @@ class Gate:
         self.connections: "dict[int, Connection | None]" = {}
         self.logic = logic
         self._stopped: "set[int]" = set()
+        self._records: "dict[int, tuple[bytes, ...]]" = {}
         self._ready: "list[Connection]" = []
         self._asking: "list[Connection]" = []
         self._request: "Request | None" = None
@@ -102,7 +103,8 @@ class Gate:
     def introduce(self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = ()) -> Connection:
         """A domain with a ring exists: its connection, as new if there was one.
 
-        `records` are nodes that it starts with, empty: they belong to its parent, and it may read them.
+        `records` are nodes that it starts with, empty, and that go with it: they belong to its parent, and it
+        may read them.
         """
         connection = self.connections.get(domid)
         if connection is not None:
@@ -110,6 +112,7 @@ class Gate:
             return connection
         self.contents.add_domain(domid)
         self.domains.set_parent(domid, parent)
+        self._records[domid] = records
         for path in records:
             self.fire(self.contents.start(path, ((parent, 0), (domid, READ_ACCESS))))
         connection = self.connections[domid] = Connection(self, domid)
@@ -124,6 +127,9 @@ class Gate:
         if connection is not None:
             self.disconnect(connection)
         self._stopped.discard(domid)
+        # back ends let go of a domain when its records go
+        for path in self._records.pop(domid, ()):
+            self.fire(self.contents.end(path))
         if not self.domains.children(domid):
             self.fire(self.contents.remove_domain(domid))
         # else what it owns are records of domains that live on, for the next Toolstack of its domid

@@ -302,6 +302,21 @@ def test_records_start_empty_whatever_an_earlier_domain_left() -> None:
     assert refusal(toolstack.read, HOME) == "EACCES"
 
 
+def test_records_go_with_their_guest_and_who_watches_them_hears_it() -> None:
+    machine, toolstack, _, guest = with_guest()
+    toolstack.write(f"{HOME}/device/vbd/51712/state", "4")
+    toolstack.set_perms(f"{HOME}/device/vbd/51712/state", [f"n{TOOLSTACK}", f"r{OTHER}"])
+    back_end = machine.reopened(OTHER)
+    back_end.watch(f"{HOME}/device/vbd/51712/state", "t")
+    assert back_end.take_event() is not None
+    assert machine.ask("release", domid=GUEST) == ("done", 0)
+    machine.run(OTHER)
+    back_end.poll()
+    assert back_end.take_event() == (f"{HOME}/device/vbd/51712/state", "t")
+    assert not machine.manager.exists(HOME) and not machine.manager.exists(VM)
+    assert machine.alive()
+
+
 def test_records_outlive_a_toolstack_for_the_next_one_of_its_domid() -> None:
     machine, toolstack, _, guest = with_guest()
     toolstack.write(f"{HOME}/name", "web")
