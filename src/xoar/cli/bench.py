@@ -1,4 +1,4 @@
-"""`xoar bench`: measures a Xoar host against stock Debian Xen in the same emulator."""
+"""`xoar bench`: measures a Xoar host against stock Debian Xen, or against itself, in the same emulator."""
 
 from __future__ import annotations
 
@@ -85,6 +85,34 @@ def devices(
         saved.save(made, save, "devices", f"xoar bench devices --rounds {rounds}")
 
 
+@app.command()
+def policy(
+    rounds: Annotated[int, typer.Option(min=1, help="Boots with each policy, in turn.")] = 3,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write policy.json, policy.md and policy.svg there."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """What the policy costs: guest creation and network, against a policy that allows everything.
+
+    Examples:
+
+    - `xoar bench policy`
+    - `xoar bench policy --rounds 5 --save docs/bench`
+    """
+    from xoar.host.bench import policy, report, saved
+    from xoar.host.progress import Reporter
+
+    show = Reporter()
+    prepared = policy.prepare(show)
+    machine = report.this_machine() | prepared.facts()
+    made = report.Report(policy.run(prepared, rounds, show), machine, policy.SIDES)
+    _print(made, json)
+    if save is not None:
+        saved.save(made, save, "policy", f"xoar bench policy --rounds {rounds}")
+
+
 def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
     from xoar.host.bench import pair, report
     from xoar.host.progress import Reporter
@@ -102,7 +130,8 @@ def _print(made: Report, json: bool) -> None:
     if json:
         output.print_json(made.as_dict())
         return
-    columns = ("median (range)", "xoar", "stock", "xoar / stock", "times as good")
+    ours, other = made.sides
+    columns = ("median (range)", ours, other, f"{ours} / {other}", "times as good")
     rows = [saved.cells(row) for row in made.rows]
     output.print_table(columns, rows, right=columns[1:])
     print()

@@ -6,7 +6,7 @@ Above each rule stand the manifest lines that it comes from, so that a denial ca
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from xoar.privilege import promises, rules, shardset, vectors
@@ -36,6 +36,7 @@ SYSTEM_TYPES = tuple(dict.fromkeys([*_XEN_SIDS.values(), *_RESOURCE_SIDS.values(
 _LINUX_PROBES = (
     ("xen", "writeconsole", "early boot output"),
     ("xen2", "pmu_use", "performance counters"),
+    ("version", "xen_extraversion", "the boot messages of a PV kernel"),
     ("version", "xen_commandline", "reading all of /sys/hypervisor"),
     ("version", "xen_build_id", "reading all of /sys/hypervisor"),
 )
@@ -48,11 +49,24 @@ def generate(shards: ShardSet, access_vectors: AccessVectors) -> str:
     know.
     """
     allowed, never = judged(shards, access_vectors)
+    return written(shards, access_vectors, allow_lines(allowed), never)
+
+
+def written(
+    shards: ShardSet,
+    access_vectors: AccessVectors,
+    lines: Iterable[str],
+    never: Iterable[promises.Never],
+) -> str:
+    """The policy's text with these lines of rules and promises, whatever the manifests say.
+
+    For a host use `generate`; other rules than the manifests' are for measurements. Raises PolicyError.
+    """
     everything = shards.in_boot_order()
     sections = (
         ["# Generated from the manifests of Xoar's shards; see docs/policy.md", access_vectors.preamble],
         _types(everything),
-        _allow_lines(allowed),
+        lines,
         _silent_lines((*shards.drivers, *shards.guests), access_vectors),
         _never_lines(never),
         _contexts(everything, shards.root, access_vectors),
@@ -103,7 +117,8 @@ def _types(manifests: tuple[Manifest, ...]) -> Iterator[str]:
         yield f"type_transition {domain_type(manifest.name)} domain_type:event {channel_type(manifest.name)};"
 
 
-def _allow_lines(allowed: Rules) -> Iterator[str]:
+def allow_lines(allowed: Rules) -> Iterator[str]:
+    """The lines of `written` that allow these rules, each below where it comes from."""
     comment: tuple[Origin, ...] = ()
     for group in rules.grouped(allowed):
         if group.origins != comment:
@@ -114,13 +129,15 @@ def _allow_lines(allowed: Rules) -> Iterator[str]:
 
 def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
     for manifest in linux:
+        stated = {(right.security_class, right.permission) for right in manifest.rights}
         for security_class, permission, why in _LINUX_PROBES:
-            if permission in access_vectors.permissions.get(security_class, ()):
+            known = permission in access_vectors.permissions.get(security_class, ())
+            if known and (security_class, permission) not in stated:
                 yield f"# denied without a log line: {why}"
                 yield f"dontaudit {domain_type(manifest.name)} xen_t:{security_class} {permission};"
 
 
-def _never_lines(never: list[promises.Never]) -> Iterator[str]:
+def _never_lines(never: Iterable[promises.Never]) -> Iterator[str]:
     comment = ""
     for one in never:
         if one.promise != comment:

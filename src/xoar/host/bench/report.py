@@ -9,10 +9,15 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+SIDES = ("Xoar", "stock")
+"""What is compared, unless a benchmark compares something else."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: the figures of every run, in order, in `unit`. Neither list is empty."""
+    """One comparison: the figures of every run, in order, in `unit`. Neither list is empty.
+
+    `xoar` and `stock` are the two sides, also where they are others (`Report.sides`)."""
 
     what: str
     xoar: list[float]
@@ -30,13 +35,13 @@ class Row:
         """Above 1 Xoar is better."""
         return self.ratio if self.more_is_better else 1 / self.ratio
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self, sides: tuple[str, str] = SIDES) -> dict[str, object]:
         """For JSON."""
         return {
             "what": self.what,
             "unit": self.unit,
-            "xoar": _series(self.xoar),
-            "stock": _series(self.stock),
+            sides[0].lower(): _series(self.xoar),
+            sides[1].lower(): _series(self.stock),
             "ratio": round(self.ratio, 3),
             "times_as_good": round(self.times_as_good, 2),
         }
@@ -62,14 +67,15 @@ def spread(values: list[float], unit: str = "s") -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """All of a run; `machine` are names and values, in words."""
+    """All of a run; `machine` are names and values, in words, `sides` what the two are called."""
 
     rows: list[Row]
     machine: dict[str, str]
+    sides: tuple[str, str] = SIDES
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {"rows": [row.as_dict() for row in self.rows], "machine": self.machine}
+        return {"rows": [row.as_dict(self.sides) for row in self.rows], "machine": self.machine}
 
 
 def this_machine() -> dict[str, str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from xoar.host.bench.report import Report, Row, spread
+from xoar.host.bench.report import SIDES, Report, Row, spread
 from xoar.host.errors import disk_errors
 
 # pixels of the plot
 _NAMES, _UNIT, _BAR, _GAP, _HEAD = 340, 150, 16, 10, 30
 _MOST = 3.0  # times as good, where bars are cut off
-_COLOURS = {True: "#2a7f62", False: "#b5533c"}  # better than stock, worse
+_COLOURS = {True: "#2a7f62", False: "#b5533c"}  # better than the other side, worse
 _TEXT = {"font-family": "sans-serif", "font-size": "12"}
 
 
@@ -24,19 +24,20 @@ def save(report: Report, folder: Path, name: str, command: str) -> None:
         document = msgspec.json.format(msgspec.json.encode(report.as_dict()))
         (folder / f"{name}.json").write_bytes(document + b"\n")
         (folder / f"{name}.md").write_text(markdown(report, name, command))
-        (folder / f"{name}.svg").write_text(plot(report.rows))
+        (folder / f"{name}.svg").write_text(plot(report.rows, report.sides[1]))
 
 
 def markdown(report: Report, name: str, command: str) -> str:
     """The table, and what it was measured on."""
+    ours, other = report.sides
     lines = [
         f"Made by `{command}`; every run is in `{name}.json`.",
         "",
-        "| median (range) | Xoar | stock | Xoar / stock | times as good |",
+        f"| median (range) | {ours} | {other} | {ours} / {other} | times as good |",
         "|---|---|---|---|---|",
         *(f"| {' | '.join(cells(row))} |" for row in report.rows),
         "",
-        f"![times as good as stock]({name}.svg)",
+        f"![times as good as {other}]({name}.svg)",
         "",
         *(f"- {fact}: {value}" for fact, value in report.machine.items()),
     ]
@@ -54,14 +55,14 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def plot(rows: list[Row]) -> str:
-    """An SVG: for each row a bar as long as Xoar is times as good, and a line where stock is."""
+def plot(rows: list[Row], other: str = SIDES[1]) -> str:
+    """An SVG: for each row a bar as long as the first side is times as good, a line where the other is."""
     height = _HEAD + len(rows) * (_BAR + _GAP)
     width = _NAMES + round(_MOST * _UNIT) + 60
     about = {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width} {height}"}
     root = xml.Element("svg", about | _TEXT)
     xml.SubElement(root, "rect", width=f"{width}", height=f"{height}", fill="white")
-    _text(root, _NAMES + _UNIT, _HEAD - 14, "1 = stock; longer is better", "middle")
+    _text(root, _NAMES + _UNIT, _HEAD - 14, f"1 = {other}; longer is better", "middle")
     for index, row in enumerate(rows):
         top = _HEAD + index * (_BAR + _GAP)
         length = min(row.times_as_good, _MOST) * _UNIT

@@ -13,7 +13,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from xoar.host import apt, cache, commands, loader
 from xoar.host.bench import agent
@@ -21,6 +22,7 @@ from xoar.host.bench.guest_link import Agent, Done
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter
 
+SENDS, RECEIVES = "network: guest sends (iperf3)", "network: guest receives (iperf3)"
 DISK = "/dev/xvdb"
 SIZE_KIB = 256 << 10  # of that disk
 
@@ -39,6 +41,13 @@ _COMPILE = (
     " cp -r /usr/lib/python3.11/email /run/bench/; cp -r /usr/lib/python3.11/unittest /run/bench/;"
     " python3 -m compileall -q -f /run/bench"
 )
+
+
+class Runner(Protocol):
+    """Who runs programs in the guest."""
+
+    def run(self, *words: str) -> Done:
+        """As `Agent.run` of guest_link."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ def prepare(guest: Agent) -> None:
 
 def iperf3(system: apt.Apt, show: Reporter) -> list[str]:
     """The words that start Debian 12's iperf3 on this machine, from the cache. Raises HostError."""
+    return loader.command(iperf3_tree(system, show), "usr/bin/iperf3")
+
+
+def iperf3_tree(system: apt.Apt, show: Reporter) -> Path:
+    """A folder with `usr/bin/iperf3` and all libraries that it needs."""
 
     def recipe(work: cache.Workspace) -> None:
         debs = work.scratch / "debs"
@@ -68,20 +82,20 @@ def iperf3(system: apt.Apt, show: Reporter) -> list[str]:
         apt.unpack(debs, work.result, work.log)
 
     name = cache.key("iperf3 1", apt.BINARY_SUITE)
-    return loader.command(
-        cache.build("iperf3", name, recipe, show, title="preparing iperf3"), "usr/bin/iperf3"
-    )
+    return cache.build("iperf3", name, recipe, show, title="preparing iperf3")
 
 
-def _sends(guest: Agent, iperf: list[str]) -> float:
+def sends(guest: Runner, iperf: list[str]) -> float:
+    """Mbit/s from the guest to this machine, by this machine's figures."""
     return _iperf(guest, iperf, "sum_received")
 
 
-def _receives(guest: Agent, iperf: list[str]) -> float:
+def receives(guest: Runner, iperf: list[str]) -> float:
+    """Mbit/s from this machine to the guest."""
     return _iperf(guest, iperf, "sum_sent", "-R")
 
 
-def _iperf(guest: Agent, iperf: list[str], part: str, *more: str) -> float:
+def _iperf(guest: Runner, iperf: list[str], part: str, *more: str) -> float:
     with _server(iperf) as server:
         time.sleep(_START)  # there is no way to ask whether it listens that it would not take for a test
         client = ("iperf3", "-c", agent.SERVER, "-p", str(_PORT), "-t", str(_SECONDS), *more)
@@ -188,8 +202,8 @@ def _compile(guest: Agent, _: list[str]) -> float:
 
 
 ALL = (
-    Workload("network: guest sends (iperf3)", "Mbit/s", True, _sends),
-    Workload("network: guest receives (iperf3)", "Mbit/s", True, _receives),
+    Workload(SENDS, "Mbit/s", True, sends),
+    Workload(RECEIVES, "Mbit/s", True, receives),
     Workload("network: round trip (ping)", "ms", False, _ping),
     Workload("disk: sequential read, 256 KiB", "MiB/s", True, _mib(_fio("read", "256k", 4, "bw_bytes"))),
     Workload("disk: sequential write, 256 KiB", "MiB/s", True, _mib(_fio("write", "256k", 4, "bw_bytes"))),
