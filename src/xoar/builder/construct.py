@@ -37,13 +37,19 @@ def create(domid: int, uuid: bytes, label: str, memory_kib: int, vcpus: int, map
 def connect(domid: int, links: "list[tuple[int, int]]") -> "dict[int, int]":
     """Opens links of a PVH domain: (grant reference, server's domid) each. Returns the domain's port for each
     reference."""
-    ports = open_links(domid, links, start.link_frame)
+    return open_links(domid, links, start.link_frame)
+
+
+def tell_of_links(domid: int, ports: "dict[int, int]") -> None:
+    """Lets a PVH guest find XenStore and its console by asking Xen; shards are told on their command lines.
+
+    `ports` is what `connect` returned.
+    """
     for gref in ports:
         if gref in _PARAMETERS:
             frame_index, port_index = _PARAMETERS[gref]
             control.set_param(domid, frame_index, start.link_frame(gref))
             control.set_param(domid, port_index, ports[gref])
-    return ports
 
 
 def open_links(

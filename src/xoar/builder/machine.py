@@ -52,6 +52,7 @@ class Machine:
         """
         construct.create(domid, uuid, self._guest_label, memory_kib, vcpus, _MAP_FRAMES)
         ports = construct.connect(domid, [(gref, server) for server, gref in self._links])
+        construct.tell_of_links(domid, ports)
         construct.load(domid, kernel, ramdisk, command_line, memory_kib, vcpus)
         memory.set_map(domid, start.memory_map(memory_kib))  # GRUB asks Xen instead of reading its start info
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}

@@ -9,9 +9,10 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 - Each end of an event channel has a label, `<name>_t_channel` for the ends that <name> holds (a type
   transition). Whoever allocates or binds the end needs `event create` on that label; the label needs `event
   bind` on the domain at the other end; the holder needs `event send` on it.
-- A link: the client's page is mapped by the server (`grant map_read map_write unmap`, the target being the
-  page's owner), and the server binds to a port of the client that a builder allocated for it. The builder's
-  `event create` on the client's label stands in the builder's manifest.
+- A link: the client's page is mapped by the server (`grant map_read map_write`, the target being the page's
+  owner; and `unmap`, unless the client is there for ever), and the server binds to a port of the client that
+  a builder allocated for it. The builder's `event create` on the client's label stands in the builder's
+  manifest.
 - The front end of a device: its domain allocates its end of the channel itself and grants pages by itself;
   else it is as with a link. Pages of a vif are also copied, in both directions: Xen asks whether the owner of
   the source may copy to the owner of the destination, whoever calls.
@@ -152,7 +153,7 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
             yield from _ready(manifest, shards.root)
     for use in manifest.uses:
         origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")
-        yield from ((rule, origin) for rule in _shared(manifest.name, use.server))
+        yield from ((rule, origin) for rule in _shared(manifest, use.server))
     for frontend in manifest.frontends:
         yield from _frontend(manifest, frontend)
     if manifest.serial:
@@ -161,12 +162,14 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
         yield from _hardware(manifest, shards.root)
 
 
-def _shared(client_name: str, server_name: str) -> Iterator[Rule]:
+def _shared(manifest: Manifest, server_name: str) -> Iterator[Rule]:
     """For pages of the client that the server maps, and an event channel."""
-    client, server = domain_type(client_name), domain_type(server_name)
-    client_end, server_end = channel_type(client_name), channel_type(server_name)
-    for permission in ("map_read", "map_write", "unmap"):
-        yield Rule(server, client, "grant", permission)
+    client, server = domain_type(manifest.name), domain_type(server_name)
+    client_end, server_end = channel_type(manifest.name), channel_type(server_name)
+    yield Rule(server, client, "grant", "map_read")
+    yield Rule(server, client, "grant", "map_write")
+    if manifest.kind != "shard" or manifest.lives != "forever":
+        yield Rule(server, client, "grant", "unmap")
     yield Rule(client_end, server, "event", "bind")
     yield Rule(server_end, client, "event", "bind")
     yield Rule(server, server_end, "event", "create")
@@ -178,7 +181,7 @@ def _frontend(manifest: Manifest, frontend: Frontend) -> Iterator[tuple[Rule, Or
     name, server = manifest.name, frontend.server
     why = f"each {frontend.protocol} of {name} has its back end in {server}"
     origin = Origin(manifest.path, frontend.line, why)
-    for rule in _shared(name, server):
+    for rule in _shared(manifest, server):
         yield rule, origin
     yield Rule(domain_type(name), channel_type(name), "event", "create"), origin
     if frontend.protocol == "vif":
