@@ -1,6 +1,6 @@
 """Builds what tests of a section need, with progress: ./run-tests calls it, so that pytest need not wait.
 
-Usage: python tests/prepare.py unit|nano|host|devices|soak|all
+Usage: python tests/prepare.py unit|nano|host|devices|soak|rights|all
 """
 
 import sys
