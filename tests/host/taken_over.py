@@ -47,6 +47,8 @@ CHECKED = {
     ("domctl", "15"): "domain max_vcpus",
     ("domctl", "33"): "hvm gethvmc",
     ("domctl", "34"): "hvm sethvmc",
+    ("domctl", "37"): "resource add",
+    ("domctl", "45"): "resource add",
     ("domctl", "42"): "domain setvcpucontext",
     ("domctl", "55"): "hvm gethvmc",
     ("domctl", "60"): "domain2 settsc",
@@ -107,18 +109,10 @@ _PV = ("netback_t", "blkback_t")
 # What manifests state and no sweep can find, and why
 _LINUX = (("mmu", "map_read"), ("mmu", "map_write"), ("mmu", "mmuext_op"), ("mmu", "pinpage"))
 _ALL_THE_TIME = "Linux does that all the time, which is not logged; without it no driver domain would run"
-NOT_FOUND = {
-    Rule(
-        "builder_t", "bootstrapper_t", "domain", "destroy"
-    ): "Bootstrapper has ended when Builder is taken over",
-    Rule(
-        "builder_t", "pciback_t", "grant", "unmap"
-    ): "the empty PCIBack of the sweep grants no page to unmap",
-}
+_ENDED = "Bootstrapper has ended when Builder is taken over"
+NOT_FOUND = {Rule("builder_t", "bootstrapper_t", "domain", "destroy"): _ENDED}
 for _kind in ("netback", "blkback"):
     _own, _guest = f"{_kind}_t", "the guest of the sweep has no devices, and so grants no page to unmap"
-    _pin = "Xen asks only about a table that is sound; the sweep has none"
-    NOT_FOUND[Rule("builder_t", _own, "mmu", "pinpage")] = _pin
     NOT_FOUND[Rule(_own, "guest_t", "grant", "unmap")] = _guest
     NOT_FOUND[Rule(_own, f"{_own}_channel", "event", "send")] = _ALL_THE_TIME
     NOT_FOUND |= {Rule(_own, f"{_own}_self", *right): _ALL_THE_TIME for right in _LINUX}
@@ -166,10 +160,13 @@ def outcome(attacker: str, said: str, log: str) -> Outcome:
     return Outcome(frozenset(by_word["granted"]), frozenset(by_word["denied"]), frozenset(reached))
 
 
-def judge(attacker: str, found: Outcome, types: dict[str, str], devices: bool = False) -> None:
+def judge(
+    attacker: str, found: Outcome, types: dict[str, str], devices: bool = False, elsewhere: str = "nothing"
+) -> None:
     """Asserts that what was reached is what manifests state, as far as it is about who was there.
 
-    `types`: those of the victims, by domid; `devices`: whether the host has some.
+    `types`: those of the victims, by domid; `devices`: whether the host has some; rules that match
+    `elsewhere` are found by another test.
     """
     stated = rules.derive(shardset.load_all())
     own = f"{attacker}_t"
@@ -195,7 +192,8 @@ def judge(attacker: str, found: Outcome, types: dict[str, str], devices: bool = 
     there |= {"xen_t", "security_t"}
     there |= {"device_t", "iomem_t"} if devices else set()
     mine = {rule for rule in stated if rule.source in (own, f"{own}_channel") and rule.target in there}
-    wrong += [f"stated, but not found: {rule}" for rule in mine - rights - set(NOT_FOUND)]
+    missed = [rule for rule in mine - rights - set(NOT_FOUND) if not re.search(elsewhere, str(rule))]
+    wrong += [f"stated, but not found: {rule}" for rule in missed]
     assert not wrong, "\n".join(sorted(wrong))
 
 

@@ -303,7 +303,7 @@ def test_records_start_empty_whatever_an_earlier_domain_left() -> None:
 
 
 def test_records_go_with_their_guest_and_who_watches_them_hears_it() -> None:
-    machine, toolstack, _, guest = with_guest()
+    machine, toolstack, _, _ = with_guest()
     toolstack.write(f"{HOME}/device/vbd/51712/state", "4")
     toolstack.set_perms(f"{HOME}/device/vbd/51712/state", [f"n{TOOLSTACK}", f"r{OTHER}"])
     back_end = machine.reopened(OTHER)
