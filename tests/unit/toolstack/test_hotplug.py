@@ -241,7 +241,7 @@ def heal(host: DriverHost) -> None:
     host.ready, host.claims = {NET, BLK}, {"net0", "disk0"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(STEPS, max_size=25))
 def test_whatever_happens_every_request_is_answered_and_nothing_leaks(steps: list[tuple[str, Any]]) -> None:
     host = DriverHost()

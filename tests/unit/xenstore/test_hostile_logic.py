@@ -134,7 +134,7 @@ class Prey:
     ),
     messages(["store_answer", "store_refusal"]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_logic_can_do_one_operation_that_the_client_may_do_and_lie_to_this_client(
     operations: list[tuple[str, tuple[str, dict[str, Any]]]], answer: tuple[str, dict[str, Any]]
 ) -> None:

@@ -303,4 +303,4 @@ class Comparison(RuleBasedStateMachine):
 
 
 TestComparison = Comparison.TestCase
-TestComparison.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestComparison.settings = settings(max_examples=150, stateful_step_count=60)

@@ -37,9 +37,9 @@ class NeverRolledBack(SplitComparison):
 
 
 TestSplitComparison = SplitComparison.TestCase
-TestSplitComparison.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestSplitComparison.settings = settings(max_examples=80, stateful_step_count=50)
 TestNeverRolledBack = NeverRolledBack.TestCase
-TestNeverRolledBack.settings = settings(max_examples=20, stateful_step_count=50, deadline=None)
+TestNeverRolledBack.settings = settings(max_examples=20, stateful_step_count=50)
 
 
 class World:
