@@ -9,7 +9,18 @@ from xoar.xen import events, ring
 _GUEST = 32
 # Builder's own requests to servers, PCIBack's, Console's
 NOT_ITS = (
-    ("introduce", {"domid": _GUEST, "gref": 8, "port": 1}),
+    (
+        "introduce",
+        {
+            "domid": _GUEST,
+            "link": "operator",
+            "name": "toolstack",
+            "parent": 4,
+            "uuid": bytes(16),
+            "gref": 8,
+            "port": 1,
+        },
+    ),
     ("release", {"domid": _GUEST}),
     ("stopped", {"domid": _GUEST, "reason": "crash"}),
     ("claim", {"driver": "net0", "bdf": 256, "bars": [(0xFE000000, 4096)]}),
@@ -27,17 +38,20 @@ def rubbish(size):
     return bytes(data)
 
 
-def break_ring(page):
-    """An index that can't be."""
-    page.words[ring.PAGE_SIZE // 8 + 1] = (page.words[ring.PAGE_SIZE // 8] + 5000) & 0xFFFFFFFF
+def break_ring(page, serves=False):
+    """An index that can't be, of the ring that its client, or who `serves` it, writes to."""
+    consumer = ring.PAGE_SIZE // 8 + (2 if serves else 0)
+    page.words[consumer + 1] = (page.words[consumer] + 5000) & 0xFFFFFFFF
 
 
 class Link:
-    """Requests one after the other."""
+    """Requests one after the other; `serves`: to who opened the link."""
 
-    def __init__(self, server, link, me):
+    def __init__(self, server, link, me, serves=False):
         self.link = link
-        self.outgoing, incoming = ring.xenstore_rings(link.page)
+        rings = ring.xenstore_rings(link.page)
+        self.outgoing, incoming = (rings[1], rings[0]) if serves else rings
+        self._serves = serves
         self._server = server
         self._channel = Channel(incoming, self.outgoing, self.notify, server, me)
         self._channel._accepted = self._channel._accepted | {"error"}  # whatever was asked
@@ -68,5 +82,5 @@ class Link:
         self.outgoing.write(rubbish(900))
         self.notify()
         events.wait(events.now() + 100_000_000)
-        break_ring(self.link.page)
+        break_ring(self.link.page, self._serves)
         self.notify()
