@@ -54,16 +54,7 @@ def key_file(tenant: str, host: str) -> Path:
 
 def key(tenant: str, host: str) -> bytes:
     """The key of a tenant. Raises HostError if there is none that can be read."""
-    path = key_file(tenant, host)
-    try:
-        found = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it holds no key"
-        hint = f"Get it from who runs the host, and name its file in {KEY_VARIABLE}."
-        raise HostError(f"can't read the key of tenant {tenant}, {path}: {reason}", hint=hint) from error
-    if len(found) != KEY_SIZE:
-        raise HostError(f"{path} holds no key: it has {len(found)} bytes, not {KEY_SIZE}")
-    return found
+    return _read(key_file(tenant, host), tenant)
 
 
 def keyed(tenants: Iterable[Tenant], host: str) -> list[Keyed]:
@@ -75,8 +66,20 @@ def keyed(tenants: Iterable[Tenant], host: str) -> list[Keyed]:
             with disk_errors(path):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _write(path, secrets.token_bytes(KEY_SIZE))
-        made = bytes.fromhex(path.read_text(encoding="ascii"))
+        made = _read(path, tenant.name)
         found.append(Keyed(tenant.name, tenant.memory_kib, tenant.vcpus, tenant.guests, made))
+    return found
+
+
+def _read(path: Path, tenant: str) -> bytes:
+    try:
+        found = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it holds no key"
+        hint = f"Get it from who runs the host, and name its file in {KEY_VARIABLE}."
+        raise HostError(f"can't read the key of tenant {tenant}, {path}: {reason}", hint=hint) from error
+    if len(found) != KEY_SIZE:
+        raise HostError(f"{path} holds no key: it has {len(found)} bytes, not {KEY_SIZE}")
     return found
 
 
