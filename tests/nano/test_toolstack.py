@@ -6,7 +6,7 @@ from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, encode
 from xoar.shards.xenstore.store import records
 from xoar.toolstack.store import StoreLink
-from xoar.toolstack.toolstack import Toolstack
+from xoar.toolstack.toolstack import HostToolstack
 from xoar.xen.ring import xenstore_rings
 from xoar.xenstore.client import Client
 from xoar.xenstore.domains import Domains
@@ -35,7 +35,7 @@ class Host:
         to_server, to_client = xenstore_rings(shared_page())
         self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
         self.relay = Channel(to_server, to_client, lambda: None, "console", "toolstack")
-        self.toolstack = Toolstack(
+        self.toolstack = HostToolstack(
             self.link,
             self.client,
             self.relay,
@@ -68,7 +68,12 @@ class Host:
                     places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
                     self.fake.send("built", message.id, domid=domid, **places)
                 else:
-                    if message.kind == "destroy":
+                    if message.kind == "plug":
+                        device = message.fields
+                        kind = device.device_kind.encode()
+                        backend = SHARDS[device.driver]
+                        self.store.make_back_end(device.domid, backend, kind, device.number)
+                    elif message.kind == "destroy":
                         self.store.release(message.fields.domid)
                     self.fake.send("done", message.id)
             self.ring.serve()

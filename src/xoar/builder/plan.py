@@ -10,7 +10,7 @@ library <shard>                       gets the image library as its boot module
 exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
 hardware <shard>                      may pass on configuration space and the memory of devices
 ecam <shard>                          one built on request that gets configuration space
-quota <shard> <memory in KiB> <vCPUs> <guests>   what the guests that it asks for may have together
+quota <shard> <memory in KiB> <vCPUs> <guests> <devices>   what the guests that it asks for may have together
 """
 
 from collections import OrderedDict, namedtuple
@@ -39,7 +39,7 @@ Plan = namedtuple(
 )
 """What is built at boot, then what Builder builds later: late shards with their links, and driver domains.
 `quotas` are by the shard's name."""
-Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests"))
+Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests", "devices"))
 
 
 def parse(text: str) -> Plan:

@@ -1,16 +1,17 @@
 """Builder's service: requests of Toolstacks in, domains built and destroyed, XenStore and Console told.
 
-Everything that takes several steps is an operation with a continuation: Builder never waits. A request
-that fails is answered with `error` after all that it did has been taken back.
+Everything that takes several steps is an operation with a continuation (operations.py). A request that
+fails is answered with `error` after all that it did has been taken back.
 """
 
-from collections import namedtuple
-
 from xoar.abi import xen as abi
+from xoar.builder.delegation import Delegation, Device, check_quota
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
+from xoar.builder.operations import Call, Operations
 from xoar.builder.plan import Quota
-from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, ENOSPC, EPERM
+from xoar.builder.plugging import Plugging
+from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,9 +72,6 @@ _DOMAINS_PAGE = 24
 _MAX_REFUSALS = 64
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
-_ANSWER_TIMEOUT = 5 * 1000000000
-
-Call = namedtuple("Call", ("server", "id"))
 
 
 class _Record:
@@ -88,6 +86,7 @@ class _Record:
         uuid: bytes = _NO_UUID,
         memory_kib: int = 0,
         vcpus: int = 0,
+        group: str = "",
     ) -> None:
         self.name = name  # a shard's; guests have none here
         self.links = links  # that servers are told of
@@ -96,17 +95,9 @@ class _Record:
         self.uuid = uuid
         self.memory_kib = memory_kib
         self.vcpus = vcpus
+        self.group = group  # of guests that share driver domains
         self.started = parent is None
         self.reported = False  # its end has been reported
-
-
-class _Operation:
-    """Something that waits for answers of servers, and then goes on."""
-
-    def __init__(self, calls: "list[Call]", deadline: int, done: "Callable[[str], None]") -> None:
-        self.calls = calls
-        self.deadline = deadline
-        self.done = done  # takes "" or what went wrong
 
 
 class Service:
@@ -132,13 +123,14 @@ class Service:
         self._servers = servers
         self._plan = plan
         self._devices = devices
+        self._delegation = Delegation({name: quota.devices for name, quota in plan.quotas.items()})
         now = machine.now()
         self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
         self._records[0] = _Record("bootstrapper", 0, None)  # about to end, or gone already
-        self._operations: "list[_Operation]" = []
+        self._operations = Operations(servers, machine.now)
+        self._plugging = Plugging(self._delegation, self._operations, plan.drivers)
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
         self._first_domid = self._next_domid = first_guest
-        self._next_call = 1
         self._refusals = 0
 
     # -- requests
@@ -175,7 +167,14 @@ class Service:
         self._judge(client, request)
         domid = self._free_domid()
         self._records[domid] = _Record(
-            "", self._machine.now(), client, LINKS, request.uuid, request.memory_kib, request.vcpus
+            "",
+            self._machine.now(),
+            client,
+            LINKS,
+            request.uuid,
+            request.memory_kib,
+            request.vcpus,
+            request.group,
         )
         try:
             links = self._machine.build(
@@ -201,9 +200,7 @@ class Service:
             ("vCPUs", has.vcpus, request.vcpus, quota.vcpus),
             ("KiB", has.memory_kib, request.memory_kib, quota.memory_kib),
         ):
-            if had + wants > limit:
-                text = "the quota of %s is %d %s: its guests have %d, this one needs %d"
-                raise BuildError(ENOSPC, text % (client, limit, what, had, wants))
+            check_quota(client, limit, what, had, wants)
 
     def _on_build_shard(self, client: str, channel: "Channel", message: "Message") -> None:
         name = message.fields.name
@@ -278,20 +275,22 @@ class Service:
 
         record = self._records[domid]
         calls = [
-            self._call(
+            Call(
                 server,
                 "introduce",
-                domid=domid,
-                link=link,
-                name=record.name,
-                parent=self._domid_of(record.parent),
-                uuid=record.uuid,
-                gref=gref,
-                port=links[gref][1],
+                {
+                    "domid": domid,
+                    "link": link,
+                    "name": record.name,
+                    "parent": self._domid_of(record.parent),
+                    "uuid": record.uuid,
+                    "gref": gref,
+                    "port": links[gref][1],
+                },
             )
             for server, gref, link in record.links
         ]
-        self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, introduced))
+        self._operations.start(calls, introduced)
 
     def _on_claim(self, client: str, channel: "Channel", message: "Message") -> None:
         claim = message.fields
@@ -335,6 +334,32 @@ class Service:
 
         self._release(domid, gone)
 
+    # -- devices of guests
+
+    def _on_plug(self, client: str, channel: "Channel", message: "Message") -> None:
+        device, group = self._device(client, message.fields)
+        self._plugging.plug(device, client, group, _answerer(channel, message.id))
+
+    def _on_unplug(self, client: str, channel: "Channel", message: "Message") -> None:
+        device, _ = self._device(client, message.fields)
+        self._plugging.unplug(device, _answerer(channel, message.id))
+
+    def _on_allow_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
+        self._plugging.check_driver(message.fields.driver)
+        self._delegation.allow(message.fields.driver, message.fields.toolstack)
+        channel.send("done", message.id)
+
+    def _on_withdraw_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
+        self._delegation.withdraw(message.fields.driver, message.fields.toolstack)
+        channel.send("done", message.id)
+
+    def _device(self, client: str, fields: "Any") -> "tuple[Device, str]":
+        """The device that a Toolstack speaks of, and its guest's group. Raises BuildError."""
+        record = self._own(client, fields.domid)
+        if fields.domid in self._dying or record.uuid == _NO_UUID:
+            raise BuildError(ENOENT, "domain %d is no guest that lives" % fields.domid)
+        return Device(fields.domid, fields.driver, fields.device_kind, fields.number), record.group
+
     def _on_domains(self, client: str, channel: "Channel", message: "Message") -> None:
         total, free = self._memory_for(client)
         infos = [info for info in self._machine.domains() if info.domid >= message.fields.start]
@@ -375,7 +400,17 @@ class Service:
         for name, quota in list(self._plan.quotas.items())[start : start + _PAGE]:
             has = self._had_by(name)
             rows.append(
-                (name, has.guests, has.memory_kib, has.vcpus, quota.guests, quota.memory_kib, quota.vcpus)
+                (
+                    name,
+                    has.guests,
+                    has.memory_kib,
+                    has.vcpus,
+                    has.devices,
+                    quota.guests,
+                    quota.memory_kib,
+                    quota.vcpus,
+                    quota.devices,
+                )
             )
         more = 1 if len(self._plan.quotas) > start + _PAGE else 0
         channel.send("quota_list", message.id, more=more, quotas=rows)
@@ -390,25 +425,7 @@ class Service:
 
     def answered(self, server: str, message: "Message") -> None:
         """Takes an answer of XenStore or Console."""
-        call = Call(server, message.id)
-        for operation in self._operations:
-            if call in operation.calls:
-                operation.calls.remove(call)
-                if message.kind == "error":
-                    self._finish(operation, "%s: %s" % (server, message.fields.text))
-                elif not operation.calls:
-                    self._finish(operation, "")
-                return
-
-    def _finish(self, operation: _Operation, trouble: str) -> None:
-        self._operations.remove(operation)
-        operation.done(trouble)
-
-    def _call(self, server: str, kind: str, **fields: "Any") -> Call:
-        call = Call(server, self._next_call)
-        self._next_call = self._next_call % 0xFFFFFFFF + 1
-        self._servers[server].send(kind, call.id, **fields)
-        return call
+        self._operations.answered(server, message)
 
     # -- the end of domains
 
@@ -433,6 +450,7 @@ class Service:
             if domid and not record.reported:
                 self._report(domid, record, "vanished")
             self._hang_up(domid, record)
+            self._plugging.ended(domid, record.name)
 
     def _report(self, domid: int, record: _Record, reason: str) -> None:
         print("builder: domain %d (%s) ended: %s" % (domid, record.name or record.parent, reason))
@@ -452,13 +470,10 @@ class Service:
     def expire(self) -> "int | None":
         """Ends what waited too long; the time (ns) at which to look again, or None."""
         now = self._machine.now()
-        for operation in [operation for operation in self._operations if operation.deadline <= now]:
-            names = ", ".join([call.server for call in operation.calls])
-            self._finish(operation, "no answer from %s" % names)
+        self._operations.expire()
         for domid in [domid for domid, dying in self._dying.items() if dying[0] <= now]:
             self._forget(domid, "domain %d is still dying: somebody holds on to its pages" % domid)
-        deadlines = [operation.deadline for operation in self._operations]
-        deadlines += [dying[0] for dying in self._dying.values()]
+        deadlines = self._operations.deadlines() + [dying[0] for dying in self._dying.values()]
         return min(deadlines) if deadlines else None
 
     def _release(self, domid: int, done: "Callable[[str], None]") -> None:
@@ -474,8 +489,8 @@ class Service:
             self.domains_changed()
 
         record = self._records[domid]
-        calls = [self._call(server, "release", domid=domid) for server in _servers(record)]
-        self._operations.append(_Operation(calls, self._machine.now() + _ANSWER_TIMEOUT, released))
+        calls = [Call(server, "release", {"domid": domid}) for server in _servers(record)]
+        self._operations.start(calls, released)
 
     def _hang_up(self, domid: int, record: _Record) -> None:
         """Gives back a domain's page and port, if it was a client that Builder built."""
@@ -495,7 +510,7 @@ class Service:
     def _forget(self, domid: int, trouble: str) -> None:
         done = self._dying.pop(domid)[1]
         if not trouble:
-            self._records.pop(domid, None)
+            self._plugging.ended(domid, self._records.pop(domid).name)
         done(trouble)
 
     # -- helpers
@@ -512,7 +527,7 @@ class Service:
         """What the guests of a Toolstack have together."""
         guests = [record for record in self._records.values() if record.parent == client]
         memory_kib, vcpus = [guest.memory_kib for guest in guests], [guest.vcpus for guest in guests]
-        return Quota(sum(memory_kib), sum(vcpus), len(guests))
+        return Quota(sum(memory_kib), sum(vcpus), len(guests), self._delegation.had_by(client))
 
     def _is_seen_by(self, client: str, domid: int) -> bool:
         record = self._records.get(domid)
@@ -554,6 +569,18 @@ def _named(entries: "list[Any]", name: str) -> "Any":
         if entry.name == name:
             return entry
     return None
+
+
+def _answerer(channel: "Channel", request: int) -> "Callable[[int, str], None]":
+    """Answers a request with `done`, or with an error's number and text."""
+
+    def answer(errno: int, text: str) -> None:
+        if errno:
+            channel.fail(request, errno, text)
+        else:
+            channel.send("done", request)
+
+    return answer
 
 
 _REASONS = {

@@ -75,14 +75,14 @@ def create(
     """
     from xoar.cli import output
     from xoar.host import config as configuration
-    from xoar.host import guests
+    from xoar.host import guests, values
     from xoar.host.client import Client
     from xoar.messages.schema import ON_CRASH, ON_REBOOT
 
     known = options.load_config(config)
     guest = known.guests.get(name) or _new(known, name, image or configuration.BUILTIN[0])
     if memory is not None:
-        kib = devices.value(memory, "--memory", configuration.guest_memory_kib)
+        kib = devices.value(memory, "--memory", values.guest_memory_kib)
         guest = replace(guest, memory_kib=kib)
     if group is not None:
         guest = replace(guest, group=devices.value(group, "--group", configuration.group_name))
@@ -115,10 +115,11 @@ def create(
 def _new(known: Config, name: str, image: str) -> Guest:
     """A guest that stands in no file."""
     from xoar.host import config as configuration
+    from xoar.host import values
 
     found = known.images.get(image)
     memory = configuration.DISK_MEMORY if found and found.is_disk else configuration.DEFAULT_MEMORY
-    return configuration.Guest(name, image, configuration.guest_memory_kib(memory))
+    return configuration.Guest(name, image, values.guest_memory_kib(memory))
 
 
 def _cloud_init(

@@ -186,6 +186,9 @@ NetworkName = Annotated[
 DriverName = Annotated[
     str, typer.Argument(help="The driver domain's name.", autocompletion=_completer(_listed("drivers")))
 ]
+TenantName = Annotated[
+    str, typer.Argument(help="The tenant's name.", autocompletion=_completer(_listed("tenants")))
+]
 BlkBack = Annotated[
     str,
     typer.Option(

@@ -88,7 +88,7 @@ def _tenant_lines(shard: PlannedShard) -> Iterable[str]:
     assert tenant is not None
     yield f"word {shard.manifest.parent} {shard.manifest.name}={tenant.name}:{shard.domid}"
     yield f"word {shard.name} key={tenant.key.hex()}"
-    yield f"quota {shard.name} {tenant.memory_kib} {tenant.vcpus} {tenant.guests}"
+    yield f"quota {shard.name} {tenant.memory_kib} {tenant.vcpus} {tenant.guests} {tenant.devices}"
 
 
 def _driver_lines(driver: PlannedDriver) -> Iterable[str]:

@@ -283,6 +283,10 @@ class Client:
         """The tenants, as `tenant` records of the schema, in the order of the host's configuration."""
         return self._pages("tenant_list", "tenants", len)
 
+    def delegations(self) -> list[Any]:
+        """What is delegated to tenants, as `delegation` records of the schema, in order of their making."""
+        return self._pages("delegation_list", "delegations", len)
+
     def volumes(self) -> list[Any]:
         """The volumes, as `volume` records of the schema, by driver domain and name."""
         return self._pages("volume_list", "volumes", len)

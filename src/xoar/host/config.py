@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from xoar.host import devices
+from xoar.host import devices, values
 from xoar.host.devices import CloudInit, Disk, Driver, Network, Nic, Volume
 from xoar.host.errors import HostError
 from xoar.host.tables import ConfigError as ConfigError
 from xoar.host.tables import Table, parse_size
 from xoar.host.tables import format_size as format_size
 from xoar.host.tables import nearest as nearest
-from xoar.host.tenants import NAME as TENANT_NAME
-from xoar.host.tenants import Tenant
+from xoar.host.tenancy import Tenant, read_tenant
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import COMMAND_LINE, GROUP, ON_CRASH, ON_REBOOT
 from xoar.privilege.bootplan import MAX_TENANTS
@@ -127,14 +126,6 @@ class Config:
         return replace(self, host=host)
 
 
-def guest_memory_kib(text: str) -> int:
-    """KiB of a guest's memory. Raises ValueError with the reason."""
-    kib = parse_size(text)
-    if kib % 4 or not 8 << 10 <= kib <= 1 << 30:
-        raise ValueError(f'"{text}": a guest has 8MiB to 1TiB of memory, in whole pages (4KiB)')
-    return kib
-
-
 def group_name(text: str) -> str:
     """The name of a guest's group, or "" for none. Raises ValueError."""
     try:
@@ -193,7 +184,9 @@ def parse(text: str, path: Path, added: Mapping[str, Image] | None = None) -> Co
         table.own_name: devices.read_volume(table, drivers, disk_images)
         for table in top.table("volumes").tables()
     }
-    tenants = {table.own_name: _tenant(table) for table in top.table("tenants").tables()}
+    tenants = {
+        table.own_name: read_tenant(table, drivers, networks) for table in top.table("tenants").tables()
+    }
     if len(tenants) > MAX_TENANTS:
         top.fail("tenants", f"there are {len(tenants)} tenants, at most {MAX_TENANTS}")
     parts = Config(path, host, known, {}, drivers, networks, volumes, tenants)
@@ -281,22 +274,6 @@ def parse_sha256(text: str) -> str:
     return text
 
 
-def _tenant(table: Table) -> Tenant:
-    name = table.own_name
-    if not TENANT_NAME.fullmatch(name):
-        table.fail(
-            None, f'"{name}" is no name for a tenant: use 1 to 16 letters a-z, digits and hyphens within'
-        )
-    tenant = Tenant(
-        name,
-        table.parsed("memory", "1GiB", guest_memory_kib),
-        table.number("vcpus", 8, 1, 4096),
-        table.number("guests", 8, 1, 200),
-    )
-    table.end()
-    return tenant
-
-
 def _guest(table: Table, parts: Config) -> Guest:
     name, images = table.name("guest"), parts.images
     image = table.choose("image", "images", images)
@@ -307,7 +284,7 @@ def _guest(table: Table, parts: Config) -> Guest:
     guest = Guest(
         name,
         image,
-        table.parsed("memory", memory, guest_memory_kib),
+        table.parsed("memory", memory, values.guest_memory_kib),
         table.number("vcpus", 1, 1, 128),
         table.text("command_line", ""),
         table.choice("on_reboot", "restart", ON_REBOOT.words),

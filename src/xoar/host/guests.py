@@ -151,6 +151,11 @@ def _parts(config: Config, provision: Provision) -> list[tuple[str, Callable[[],
     return [
         *((f"network {entry.name}", partial(provision.network, entry)) for entry in config.networks.values()),
         *((f"volume {entry.name}", partial(provision.volume, entry)) for entry in config.volumes.values()),
+        *(
+            (f"{driver} for tenant {entry.name}", partial(provision.delegation, entry.name, driver, wanted))
+            for entry in config.tenants.values()
+            for driver, wanted in entry.delegated.items()
+        ),
     ]
 
 

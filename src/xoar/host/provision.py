@@ -15,7 +15,8 @@ from xoar.host.devices import CloudInit, Disk, Network, Nic, Volume
 from xoar.host.errors import NotFound
 from xoar.host.progress import Reporter
 from xoar.host.tables import nearest
-from xoar.messages.schema import DISK, NIC
+from xoar.host.tenancy import Delegated
+from xoar.messages.schema import DELEGATION, DISK, NAMED, NIC
 
 _START_SECONDS = 300.0  # PCIBack's claim and a driver domain's start may take 120 s each
 _LOOK = 0.5  # seconds between two looks at driver domains that start
@@ -52,6 +53,32 @@ class Provision:
                 return
         self._client.request("network_create", network=wanted)
         self._show.say(f"network {network.name} is there")
+
+    def delegation(self, tenant: str, driver: str, wanted: Delegated) -> None:
+        """Delegates a driver domain to a tenant, or says how it is delegated. Raises HostError."""
+        for network in wanted.networks:
+            self.network(self._config.networks[network])
+        images = [self._image_volume(driver, name) for name in wanted.images]
+        record = delegation_record(tenant, driver, replace(wanted, images=tuple(images)))
+        for there in self._client.delegations():
+            if (there.tenant, there.driver) == (tenant, driver):
+                if there != record:
+                    self._show.say(
+                        f"what tenant {tenant} may have of {driver} differs from {self._config.path}"
+                        f" (xoar tenant delegate {tenant} {driver} ... changes it)"
+                    )
+                return
+        self._client.request("delegate", **record._asdict())
+        self._show.say(f"{driver} is delegated to tenant {tenant}")
+
+    def _image_volume(self, driver: str, name: str) -> str:
+        """The volume of an image of the configuration, which is made if it is missing, or of that name."""
+        image = self._config.images.get(name)
+        if image is None or not image.is_disk:
+            return name
+        self._wait(driver)
+        source, _ = volumes.of_image(self._client, driver, image, self._client.volumes(), self._show)
+        return str(source)
 
     def volume(self, volume: Volume) -> bool:
         """Creates a volume if it is missing; whether it was. Raises HostError."""
@@ -197,6 +224,12 @@ def addressed(host: str, guest: Guest) -> list[Nic]:
         replace(nic, mac=nic.mac or values.generated_mac(host, guest.name, index))
         for index, nic in enumerate(guest.nics)
     ]
+
+
+def delegation_record(tenant: str, driver: str, delegated: Delegated) -> Any:
+    """What is delegated as requests carry it."""
+    named = [[NAMED.value(name) for name in names] for names in (delegated.networks, delegated.images)]
+    return DELEGATION.value(driver, tenant, named[0], delegated.volumes_kib, named[1])
 
 
 def disk_record(disk: Disk) -> Any:

@@ -7,37 +7,27 @@ tenant's Toolstack; nowhere else.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xoar.host import state
 from xoar.host.errors import HostError, disk_errors
+from xoar.host.tenancy import Tenant
 from xoar.messages.seal import KEY_SIZE
 
 KEY_VARIABLE = "XOAR_KEY"
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?")
 _FOLDER = ".keys"
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """What the guests of a tenant may have together."""
-
-    name: str
-    memory_kib: int
-    vcpus: int
-    guests: int
 
 
 @dataclass(frozen=True)
 class Keyed(Tenant):
     """A tenant as the boot plan needs it."""
 
-    key: bytes
+    key: bytes = field(kw_only=True)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -67,7 +57,8 @@ def keyed(tenants: Iterable[Tenant], host: str) -> list[Keyed]:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _write(path, secrets.token_bytes(KEY_SIZE))
         made = _read(path, tenant.name)
-        found.append(Keyed(tenant.name, tenant.memory_kib, tenant.vcpus, tenant.guests, made))
+        fields = {entry.name: getattr(tenant, entry.name) for entry in dataclasses.fields(Tenant)}
+        found.append(Keyed(**fields, key=made))
     return found
 
 

@@ -96,6 +96,14 @@ def parse_rate(text: str) -> int:
     return kib
 
 
+def guest_memory_kib(text: str) -> int:
+    """KiB of a guest's memory. Raises ValueError with the reason."""
+    kib = parse_size(text)
+    if kib % 4 or not 8 << 10 <= kib <= 1 << 30:
+        raise ValueError(f'"{text}": a guest has 8MiB to 1TiB of memory, in whole pages (4KiB)')
+    return kib
+
+
 def parse_volume_size(text: str) -> int:
     """KiB of a volume or a disk."""
     kib = parse_size(text)

@@ -18,6 +18,14 @@ def _fields(record: Record) -> str:
     return ", ".join(f"{name} {kind.name}" for name, kind in record.fields) or "-"
 
 
+def _collect(record: Record, records: dict[str, Record]) -> None:
+    """Adds the records that arrays of this one hold."""
+    for _, field in record.fields:
+        if isinstance(field, Array):
+            records[field.record.name] = field.record
+            _collect(field.record, records)
+
+
 def markdown() -> str:
     """The whole page."""
     lines = [_INTRODUCTION.format(payload=MAX_PAYLOAD)]
@@ -26,9 +34,7 @@ def markdown() -> str:
         routes = ", ".join(f"{sender} -> {receiver}" for sender, receiver in kind.routes)
         cells = (kind.number, kind.name, routes, kind.right or "-", _fields(kind.record), kind.reply or "-")
         lines.append("| " + " | ".join(str(cell) for cell in cells) + f" | {kind.meaning} |")
-        for _, field in kind.record.fields:
-            if isinstance(field, Array):
-                records[field.record.name] = field.record
+        _collect(kind.record, records)
     lines += ["", "Entries of arrays:", "", "| entry | fields |", "|---|---|"]
     lines += [f"| {name} | {_fields(record)} |" for name, record in sorted(records.items())]
     return "\n".join(lines)

@@ -46,6 +46,7 @@ DRIVER_STATE = Choice("waiting", "building", "starting", "ready", "failed")
 CONSOLE = Choice("console", "log", "follow")
 TENANT_STATE = Choice("building", "ready", "failed")
 NETWORK_MODE = Choice("bridge", "nat")
+DEVICE_KIND = Choice("vif", "vbd")
 PLUG_STATE = Choice("connecting", "connected", "closing", "failed")
 VOLUME_ACTION = Choice("create", "clone", "grow", "delete", "import", "export")
 VOLUME_FORMAT = Choice("raw", "qcow2")
@@ -160,9 +161,11 @@ _QUOTA = (
     ("guests", U16),
     ("memory_kib", U32),
     ("vcpus", U16),
+    ("devices", U16),
     ("max_guests", U16),
     ("max_memory_kib", U32),
     ("max_vcpus", U16),
+    ("max_devices", U16),
 )
 QUOTA = Record("quota", ("name", NAME), *_QUOTA)
 TENANT = Record(
@@ -199,9 +202,23 @@ class Kind:
         self.reply = reply
 
 
+NAMED = Record("named", ("name", NAME))
+DELEGATION = Record(
+    "delegation",
+    ("driver", NAME),
+    ("tenant", NAME),
+    ("networks", Array(NAMED, 8)),  # those of a NetBack that its guests may use
+    ("volumes_kib", U64),  # of a BlkBack: what its volumes may have together
+    ("images", Array(NAMED, 8)),  # volumes of the host that it may clone
+)
+# one back end of a guest's device, and where it is
+_DEVICE = (("domid", U16), ("driver", NAME), ("device_kind", DEVICE_KIND), ("number", U32))
+_BACK_END = (("domid", U16), ("backend", U16), ("device_kind", DEVICE_KIND), ("number", U32))
+
 _TO_BUILDER = (("toolstack", "builder"),)
 _FROM_TOOLSTACKS = _TO_BUILDER + (("tenant", "builder"),)
 _INTRODUCTION = (("builder", "xenstore"), ("builder", "console"))
+_TO_XENSTORE = (("builder", "xenstore"),)
 _RELAY = (
     ("console", "toolstack"),
     ("toolstack", "console"),
@@ -226,6 +243,7 @@ TABLE = (
             ("command_line", COMMAND_LINE),
             ("memory_kib", U32),
             ("vcpus", U16),
+            ("group", GROUP),
         ),
         _FROM_TOOLSTACKS,
         "build",
@@ -336,7 +354,61 @@ TABLE = (
         "what the guests of each may have together, and what they have, in the order of the boot plan",
         (("more", U8), ("quotas", Array(QUOTA, 32))),
     ),
+    Kind(
+        31,
+        "plug",
+        "links a guest to a driver domain: XenStore makes the node of one back end, which is the Toolstack's",
+        _DEVICE,
+        _FROM_TOOLSTACKS,
+        "link",
+        "done",
+    ),
+    Kind(
+        34,
+        "unplug",
+        "takes that node away, with all below it",
+        _DEVICE,
+        _FROM_TOOLSTACKS,
+        "link",
+        "done",
+    ),
+    Kind(
+        107,
+        "allow_delegation",
+        "lets the guests of a tenant's Toolstack have devices of a driver domain",
+        (("driver", NAME), ("toolstack", NAME)),
+        _TO_BUILDER,
+        "delegate",
+        "done",
+    ),
+    Kind(
+        108,
+        "withdraw_delegation",
+        "lets them have no further ones",
+        (("driver", NAME), ("toolstack", NAME)),
+        _TO_BUILDER,
+        "delegate",
+        "done",
+    ),
     # Builder -> XenStore and Console
+    Kind(
+        35,
+        "make_back_end",
+        "makes the node of a back end of a domain's device, for the domain's parent",
+        _BACK_END,
+        _TO_XENSTORE,
+        "introduce",
+        "done",
+    ),
+    Kind(
+        106,
+        "remove_back_end",
+        "removes that node, if it is there",
+        _BACK_END,
+        _TO_XENSTORE,
+        "introduce",
+        "done",
+    ),
     Kind(
         32,
         "introduce",
@@ -604,7 +676,7 @@ TABLE = (
             ("format", VOLUME_FORMAT),
             ("sha256", DIGEST),
         ),
-        _HOST_OPERATOR,
+        _OPERATOR,
         "operate",
         "volume_changed",
     ),
@@ -630,6 +702,39 @@ TABLE = (
         "tenants",
         "tenants in the order of the host's configuration",
         (("more", U8), ("tenants", Array(TENANT, 16))),
+    ),
+    Kind(
+        109,
+        "delegate",
+        "delegates a driver domain to a tenant, or delegates it with other words",
+        DELEGATION.fields,
+        _HOST_OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        110,
+        "withdraw",
+        "takes a delegation back",
+        (("driver", NAME), ("tenant", NAME)),
+        _HOST_OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        111,
+        "delegation_list",
+        "asks for the delegations",
+        (("start", U16),),
+        _HOST_OPERATOR,
+        "observe",
+        "delegations",
+    ),
+    Kind(
+        144,
+        "delegations",
+        "delegations in the order in which they were made",
+        (("more", U8), ("delegations", Array(DELEGATION, 6))),
     ),
     Kind(
         99,

@@ -29,12 +29,14 @@ class Tenant(Protocol):
     def name(self) -> str: ...
     @property
     def memory_kib(self) -> int:
-        """Of all its guests together; so are the next two."""
+        """Of all its guests together; so are the next three."""
 
     @property
     def vcpus(self) -> int: ...
     @property
     def guests(self) -> int: ...
+    @property
+    def devices(self) -> int: ...
     @property
     def key(self) -> bytes:
         """With which its operators show that they are (xoar.messages.seal)."""

@@ -114,18 +114,14 @@ class Device:
         return "%s/device/%s/%d" % (domain_path(self.domid), self.kind, self.number)
 
     @property
-    def backends(self) -> str:
-        """What holds the nodes of all such devices of the guest on the driver domain's side."""
-        return "%s/backend/%s/%d" % (domain_path(self.driver.domid), self.kind, self.domid)
-
-    @property
     def backend(self) -> str:
-        """Its nodes on the driver domain's side."""
-        return "%s/%d" % (self.backends, self.number)
+        """Its nodes on the driver domain's side; XenStore makes the first, when Builder has linked both."""
+        return "%s/backend/%s/%d/%d" % (domain_path(self.driver.domid), self.kind, self.domid, self.number)
 
 
 def write(batch: "Batch", owner: int, device: Device) -> None:
-    """Writes all nodes of a device whose `domid` is set; they belong to `owner`, the Toolstack."""
+    """Writes all nodes of a device whose `domid` is set, below the back end's that is there; they belong to
+    `owner`, the Toolstack."""
     driver, guest = device.driver.domid, device.domid
     front: "tuple[tuple[str, str], ...]"
     back: "tuple[tuple[str, str], ...]"
@@ -149,9 +145,8 @@ def write(batch: "Batch", owner: int, device: Device) -> None:
         back += (("network", config.network), ("address", config.address))
         if config.rate_kib:
             back += (("rate", rate(config.rate_kib)),)
-    for path, writer, reader in ((device.frontend, guest, driver), (device.backend, driver, guest)):
-        batch.add(wire.RM, path)
-        batch.make(path, owner, writer, reader)
+    batch.add(wire.RM, device.frontend)
+    batch.make(device.frontend, owner, guest, driver)
     batch.write(device.frontend, (("backend", device.backend), ("backend-id", "%d" % driver)) + front)
     batch.write(
         device.backend, (("frontend", device.frontend), ("frontend-id", "%d" % guest), ("online", "1")) + back

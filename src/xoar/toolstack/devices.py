@@ -4,16 +4,20 @@ from xoar.messages.errors import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC
 from xoar.toolstack import groups, ipv4, service
 from xoar.toolstack.device import CLOSED, INITIALISING, VBD, VIF, Device, disk_number, mac_text, write
 from xoar.toolstack.driver import BLKBACK
+from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from xoar.messages.codec import Message
+    from xoar.toolstack.agents import Agents
+    from xoar.toolstack.builder import Builder
     from xoar.toolstack.driver import Driver
-    from xoar.toolstack.drivers import Drivers
     from xoar.toolstack.networks import Networks
-    from xoar.toolstack.store import Batch, StoreLink
+    from xoar.toolstack.store import StoreLink
 
     Key = tuple[int, str, int, int]
 
@@ -42,7 +46,10 @@ class Devices:
     """What `make` and `add_...` returned counts as in use until `forget`. Guests are given as their
     configuration, the fields of guest_create. `domid` is the Toolstack's."""
 
-    def __init__(self, store: "StoreLink", drivers: "Drivers", networks: "Networks", domid: int) -> None:
+    def __init__(
+        self, builder: "Builder", store: "StoreLink", drivers: "Agents", networks: "Networks", domid: int
+    ) -> None:
+        self._builder = builder
         self._store = store
         self._domid = domid
         self._drivers = drivers
@@ -143,26 +150,67 @@ class Devices:
 
     # nodes
 
-    def plug(self, batch: "Batch", device: Device, domid: int) -> None:
-        """Writes its nodes, which makes its driver domain prepare it."""
-        device.reset()
-        device.domid = domid
+    def link(self, devices: "list[Device]", domid: int, linked: "Callable[[int, str], None]") -> None:
+        """Has Builder link a guest's domain to the driver domains of devices.
+
+        Then `linked(errno, text)` is called, with "" if all are: those have `domid` then, and can be plugged.
+        """
+        refusals: "list[tuple[int, str]]" = []
+        waiting = list(devices)
+
+        def link(device: Device) -> None:
+            def answered(message: "Message") -> None:
+                waiting.remove(device)
+                if message.kind == "done":
+                    device.reset()
+                    device.domid = domid
+                else:
+                    refusals.append((message.fields.errno, "%s: %s" % (device.title, message.fields.text)))
+                if not waiting:
+                    linked(*(refusals[0] if refusals else (0, "")))
+
+            self._ask("plug", device, domid, answered)
+
+        for device in devices:
+            link(device)
+
+    def plug(self, batch: Batch, device: Device) -> None:
+        """Writes the nodes of one that is linked, which makes its driver domain prepare it."""
         device.backend_state = INITIALISING
         self._plugged[_key(device)] = device
         write(batch, self._domid, device)
 
-    def remove(self, batch: "Batch", device: Device) -> None:
-        """Removes its nodes on both sides, and what held nothing else."""
+    def unplug(self, device: Device, unplugged: "Callable[[], None]") -> None:
+        """Removes its nodes on both sides, if there are any; the link goes with them."""
         if not device.domid:
+            unplugged()
             return
+        batch = Batch(self._store)
         batch.add(wire.RM, device.frontend)
-        batch.add(wire.RM, device.backend)
-        key = _key(device)
-        self._plugged.pop(key, None)
-        if not [other for other in self._plugged if other[:3] == key[:3]]:
-            batch.add(wire.RM, device.backends)
+        domid = device.domid
+        self.leave(device)
+
+        def answered(message: "Message") -> None:
+            # an error says that the guest or the driver domain has gone, and with it the nodes
+            self._store.run(batch, lambda refused: unplugged())
+
+        self._ask("unplug", device, domid, answered)
+
+    def leave(self, device: Device) -> None:
+        """Its guest's domain is gone, and its nodes with it."""
+        self._plugged.pop(_key(device), None)
         device.domid = 0
         device.backend_state = CLOSED
+
+    def _ask(self, kind: str, device: Device, domid: int, answered: "Callable[[Message], None]") -> None:
+        self._builder.ask(
+            kind,
+            answered,
+            domid=domid,
+            driver=device.driver.name,
+            device_kind=device.kind,
+            number=device.number,
+        )
 
     # what driver domains say
 

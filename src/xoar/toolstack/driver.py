@@ -1,5 +1,7 @@
 """One driver domain: what it is, and where in its life it is. Only `drivers.Drivers` changes that."""
 
+from xoar.toolstack.records import domain_path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +25,12 @@ class Driver:
     starting   its agent's word in service/state                                 ready or failed
 
     `domid` exists while `up` is set, its records while `recorded` is; `asked` is set while Builder builds it.
+    To a tenant's Toolstack, whose domid is `tenant`, it is ready or waiting.
     """
 
-    def __init__(self, name: str, kind: str, domid: int, device: int) -> None:
+    def __init__(self, name: str, kind: str, domid: int, device: int, tenant: int = 0) -> None:
         self.name = name
+        self.home = tenant_path(domid, tenant) if tenant else domain_path(domid)
         self.kind = kind
         self.domid = domid
         self.device = device
@@ -42,6 +46,16 @@ class Driver:
         self.said_note = ""
 
     @property
+    def said(self) -> str:
+        """Where its agent says something to this Toolstack."""
+        return self.home + "/service"
+
+    @property
+    def requests(self) -> str:
+        """Where its agent looks for requests of this Toolstack."""
+        return self.home + "/requests"
+
+    @property
     def decided(self) -> bool:
         """Whether its start has come to an end, good or bad."""
         return self.state in (READY, FAILED)
@@ -54,6 +68,11 @@ class Driver:
         if self.state == FAILED:
             return "driver domain %s failed: %s" % (self.name, self.note)
         return "driver domain %s is not ready yet (%s)" % (self.name, self.state)
+
+
+def tenant_path(driver: int, tenant: int) -> str:
+    """What a driver domain and the Toolstack of a tenant that it is delegated to have in common."""
+    return "%s/tenants/%d" % (domain_path(driver), tenant)
 
 
 def declared(settings: "Callable[[str], list[str]]") -> "tuple[list[Driver], int]":

@@ -4,13 +4,13 @@ PCIBack lives for a round: it is built, claims devices, driver domains start, an
 or has failed it is destroyed. Driver domains that are to start while a round goes on wait for the next one,
 since PCIBack looks for devices only when it starts. One that fails does not hold up the others.
 
-Others take part by entering functions in the lists here: `preparing` gets the batch that writes a driver
-domain's records before it runs, `lost` is told that one is no more, `listeners` get what it says.
+Others take part by entering functions in the lists here, besides those of Agents: `preparing` gets the batch
+that writes a driver domain's records before it runs.
 """
 
 from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
-from xoar.messages.schema import DRIVER
-from xoar.toolstack import records, service
+from xoar.toolstack import records
+from xoar.toolstack.agents import Agents
 from xoar.toolstack.driver import BUILDING, FAILED, READY, STARTING, WAITING
 from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
@@ -26,18 +26,17 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
     from xoar.toolstack.waits import Waits
 
-    Listener = Callable[[Driver, list[str], "bytes | None"], None]
-
 START_MS = 120_000
 """How long PCIBack's claim, and then the driver domain's start, may take."""
 
 _PCIBACK = "pciback"
-_PER_PAGE = 16
-_BACKEND_LEAVES = ("state", "hotplug-status")
 
 
-class Drivers:
-    """All driver domains. `owner` is the Toolstack's domid, `pciback` PCIBack's; for `clock` see Waits."""
+class Drivers(Agents):
+    """All driver domains of the host. `owner` is the Toolstack's domid; for `clock` see Waits.
+
+    `declared`: they, and PCIBack's domid.
+    """
 
     def __init__(
         self,
@@ -49,14 +48,11 @@ class Drivers:
         declared: "tuple[list[Driver], int]",
         report: "Callable[[str], None]",
     ) -> None:
+        super().__init__(store, clock)
         self.all, self._pciback = declared
         self.preparing: "list[Callable[[Batch, Driver], None]]" = []
-        self.lost: "list[Callable[[Driver], None]]" = []
-        self.listeners: "dict[str, Listener]" = {"state": self._hear_state, "note": self._hear_note}
         self._builder = builder
-        self._store = store
         self._waits = waits
-        self._clock = clock
         self._owner = owner
         self._report = report
         # a round goes on; whom for; whether Builder builds PCIBack, and whether it is there
@@ -72,32 +68,7 @@ class Drivers:
             self._listen(driver)
         self._next_round()
 
-    def find(self, name: str) -> "Driver | None":
-        """The driver domain of that name."""
-        for driver in self.all:
-            if driver.name == name:
-                return driver
-        return None
-
     # operators' requests
-
-    def page(self, start: int, request: "Request") -> None:
-        """Answers driver_list."""
-        now, end = self._clock(), start + _PER_PAGE
-        page = [
-            DRIVER.value(
-                driver.name,
-                driver.kind,
-                driver.domid,
-                driver.device,
-                driver.state,
-                driver.restarts,
-                max(now - driver.since_ms, 0),
-                driver.note[:256],
-            )
-            for driver in self.all[start:end]
-        ]
-        request.answer("drivers", more=int(len(self.all) > end), drivers=page)
 
     def restart(self, name: str, timeout_ms: int, request: "Request") -> None:
         """Ends a driver domain and starts it anew; answered when it is ready."""
@@ -278,8 +249,7 @@ class Drivers:
 
     def _lose(self, driver: "Driver") -> None:
         driver.recorded = False
-        for lost in self.lost:
-            lost(driver)
+        self._tell_of_loss(driver)
 
     def _destroyed(self, driver: "Driver", message: "Message") -> None:
         if not _is_gone(message):
@@ -294,37 +264,6 @@ class Drivers:
         self._store.run(batch, lambda refused: removed())
 
     # what agents say
-
-    def _listen(self, driver: "Driver") -> None:
-        home = records.domain_path(driver.domid)
-        said, backends = home + "/service", home + "/backend"
-
-        def changed(path: str) -> None:
-            words = path[len(said) + 1 :].split("/")
-            listener = self.listeners.get(words[0])
-            if listener is not None:
-                self._store.read(path, lambda value: listener(driver, words[1:], value))
-
-        def backend_changed(path: str) -> None:
-            words = path[len(backends) + 1 :].split("/")
-            if len(words) == 3:
-                # the whole device has come or gone
-                words, path = words + ["state"], path + "/state"
-            if len(words) == 4 and words[3] in _BACKEND_LEAVES and "backend" in self.listeners:
-                listener = self.listeners["backend"]
-                self._store.read(path, lambda value: listener(driver, words, value))
-
-        self._store.watch(said, changed)
-        self._store.watch(backends, backend_changed)
-
-    def _hear_state(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
-        if not words:
-            driver.said_state = service.text(untrusted_value, 16)
-            self._consider(driver)
-
-    def _hear_note(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
-        if not words:
-            driver.said_note = service.text(untrusted_value, 200)
 
     def _consider(self, driver: "Driver") -> None:
         # also one that failed before: an agent that was started again, or was only slow

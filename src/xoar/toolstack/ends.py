@@ -3,7 +3,7 @@
 from xoar.messages.errors import ENOENT
 from xoar.toolstack import device as nodes
 from xoar.toolstack import records
-from xoar.toolstack.guest import CLOSE, DESTROY, RELEASE, REMOVE
+from xoar.toolstack.guest import CLOSE, DESTROY, REMOVE
 from xoar.toolstack.store import Batch
 
 TYPE_CHECKING = False
@@ -15,12 +15,8 @@ if TYPE_CHECKING:
     from xoar.toolstack.devices import Devices
     from xoar.toolstack.guest import Guest
     from xoar.toolstack.store import StoreLink
-    from xoar.toolstack.waits import Waits
 
     Done = Callable[[int, str], None]
-
-RELEASE_MS = 10_000
-"""How long driver domains may take to let go of a dead guest's devices (libxl's LIBXL_DESTROY_TIMEOUT)."""
 
 
 class Ends:
@@ -31,13 +27,11 @@ class Ends:
         self,
         builder: "Builder",
         store: "StoreLink",
-        waits: "Waits",
         devices: "Devices",
         report: "Callable[[str], None]",
     ) -> None:
         self._builder = builder
         self._store = store
-        self._waits = waits
         self._devices = devices
         self._report = report
 
@@ -46,7 +40,8 @@ class Ends:
         if not guest.plugged:
             self._destroy(guest, done)
             return
-        # before the domain's end: backends that then find the guest gone say that they have closed
+        # before the domain's end, which waits until back ends hold none of its pages; then XenStore removes
+        # their nodes
         guest.phase = CLOSE
         batch = Batch(self._store)
         for device in guest.plugged:
@@ -58,24 +53,11 @@ class Ends:
         def destroyed(message: "Message") -> None:
             if message.kind != "done" and message.fields.errno != ENOENT:
                 done(message.fields.errno, message.fields.text)
-            elif guest.plugged:
-                self._release(guest, done)
             else:
                 self._remove(guest, done)
 
         guest.phase = DESTROY
         self._builder.ask("destroy", destroyed, domid=guest.domid)
-
-    def _release(self, guest: "Guest", done: "Done") -> None:
-        def released(in_time: bool) -> None:
-            for device in guest.plugged:
-                if not device.closed:
-                    text = "guest %s: %s did not let go of %s"
-                    self._report(text % (guest.name, device.driver.name, device.title))
-            self._remove(guest, done)
-
-        guest.phase = RELEASE
-        self._waits.until(lambda: all([device.closed for device in guest.plugged]), RELEASE_MS, released)
 
     def _remove(self, guest: "Guest", done: "Done") -> None:
         def removed(refused: str) -> None:
@@ -90,7 +72,6 @@ class Ends:
             done(0, "")
 
         guest.phase = REMOVE
-        batch = records.remove(self._store, guest.config.uuid, guest.domid)
         for device in guest.plugged:
-            self._devices.remove(batch, device)
-        self._store.run(batch, removed)
+            self._devices.leave(device)
+        self._store.run(records.remove(self._store, guest.config.uuid, guest.domid), removed)

@@ -5,14 +5,14 @@ event will tell; only Guests, Starts and Ends change either:
 
     phase      waits for                          then
     drivers    its devices' driver domains        build (left out if it has no devices)
-    build      Builder's `built`                  records
+    build      Builder's `built`                  link
+    link       Builder's `done` for each device   records (left out if it has no devices)
     records    XenStore's replies                 plug
     plug       driver domains to prepare devices  unpause (left out if it has no devices)
     unpause    Builder's `done`                   settled: running
     ask        XenStore's reply (control/...)     settled: stopping or rebooting
     close      XenStore's replies                 destroy (left out if nothing is plugged)
-    destroy    Builder's `done`                   release
-    release    driver domains to let go           remove (left out if nothing is plugged)
+    destroy    Builder's `done`                   remove
     remove     XenStore's replies                 gone, or drivers again
 
 A guest that is settled (phase "") changes by an operator's request, by `stopped` from Builder or a timeout.
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 SETTLED = ""
 DRIVERS = "drivers"
 BUILD = "build"
+LINK = "link"
 RECORDS = "records"
 PLUG = "plug"
 UNPAUSE = "unpause"
 ASK = "ask"
 CLOSE = "close"
 DESTROY = "destroy"
-RELEASE = "release"
 REMOVE = "remove"
 
-BUILDING = (DRIVERS, BUILD, RECORDS, PLUG, UNPAUSE)
-ENDING = (CLOSE, DESTROY, RELEASE, REMOVE)
+BUILDING = (DRIVERS, BUILD, LINK, RECORDS, PLUG, UNPAUSE)
+ENDING = (CLOSE, DESTROY, REMOVE)
 
 NEVER = 0
 

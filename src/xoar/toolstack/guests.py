@@ -60,7 +60,7 @@ class Guests:
     ) -> None:
         self.ended: "list[Guest]" = []
         self._starts = Starts(builder, store, waits, devices, domid)
-        self._ends = Ends(builder, store, waits, devices, report)
+        self._ends = Ends(builder, store, devices, report)
         self._store = store
         self._devices = devices
         self._clock = clock

@@ -9,7 +9,6 @@ from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
 from xoar.toolstack import device as nodes
 from xoar.toolstack.device import VBD, VIF
 from xoar.toolstack.devices import Unfit
-from xoar.toolstack.ends import RELEASE_MS
 from xoar.toolstack.guest import ENDING, SETTLED
 from xoar.toolstack.store import Batch
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from xoar.toolstack.guests import Guests
     from xoar.toolstack.store import StoreLink
     from xoar.toolstack.waits import Waits
+
+
+RELEASE_MS = 10_000
+"""How long a guest and a driver domain may take to let go of what could not be plugged."""
 
 
 class Hotplug:
@@ -67,6 +70,22 @@ class Hotplug:
         guest.devices.append(device)
         gone = _gone(guest)
 
+        def linked(errno: int, text: str) -> None:
+            if gone():
+                device.closing = True
+                request.refuse(EIO, "guest %s ended meanwhile" % guest.name)
+            elif text:
+                guest.devices.remove(device)
+                self._devices.forget(device)
+                request.refuse(errno, text)
+            else:
+                self._plug(guest, device, fields.timeout_ms, request)
+
+        self._devices.link([device], guest.domid, linked)
+
+    def _plug(self, guest: "Guest", device: "Device", timeout_ms: int, request: "Request") -> None:
+        gone = _gone(guest)
+
         def decided(in_time: bool) -> None:
             if gone():
                 device.closing = True
@@ -86,11 +105,9 @@ class Hotplug:
                 device.hotplug, device.error = "error", refused
 
         batch = Batch(self._store)
-        self._devices.plug(batch, device, guest.domid)
+        self._devices.plug(batch, device)
         self._store.run(batch, written)
-        self._waits.until(
-            lambda: gone() or device.connected or bool(device.failure), fields.timeout_ms, decided
-        )
+        self._waits.until(lambda: gone() or device.connected or bool(device.failure), timeout_ms, decided)
 
     def _take_back(self, guest: "Guest", device: "Device", errno: int, text: str, request: "Request") -> None:
         text = "%s of guest %s: %s" % (device.title, guest.name, text)
@@ -130,11 +147,9 @@ class Hotplug:
         def closed(in_time: bool) -> None:
             if gone():
                 return
-            batch = Batch(self._store)
-            self._devices.remove(batch, device)
-            self._store.run(batch, removed)
+            self._devices.unplug(device, unplugged)
 
-        def removed(refused: str) -> None:
+        def unplugged() -> None:
             if device in guest.devices:
                 guest.devices.remove(device)
                 self._devices.forget(device)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from xoar.toolstack.agents import Agents
     from xoar.toolstack.driver import Driver
     from xoar.toolstack.drivers import Drivers
     from xoar.toolstack.guest import Request
@@ -43,14 +44,10 @@ class Network:
 
 
 class Networks:
-    """All networks. `users(name)` gives the names of the guests that have an interface on one."""
+    """The networks that guests of this Toolstack can have interfaces on."""
 
-    def __init__(self, store: "StoreLink", drivers: "Drivers", users: "Callable[[str], list[str]]") -> None:
-        self._store = store
-        self._drivers = drivers
-        self._users = users
+    def __init__(self, drivers: "Agents") -> None:
         self._networks: "list[Network]" = []
-        drivers.preparing.append(self._write_all)
         drivers.lost.append(self._lost)
         drivers.listeners["networks"] = self._hear
 
@@ -60,6 +57,46 @@ class Networks:
             if network.name == name:
                 return network
         return None
+
+    def page(self, start: int, request: "Request") -> None:
+        """Answers network_list."""
+        end = start + _PER_PAGE
+        page = []
+        for network in self._networks[start:end]:
+            fields = network.fields
+            page.append(
+                NETWORK.value(
+                    fields.name,
+                    fields.driver,
+                    fields.mode,
+                    fields.vlan,
+                    fields.subnet,
+                    fields.forwards,
+                    network.state,
+                )
+            )
+        request.answer("networks", more=int(len(self._networks) > end), networks=page)
+
+    def _lost(self, driver: "Driver") -> None:
+        for network in self._networks:
+            if network.driver is driver:
+                network.state = ""
+
+    def _hear(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
+        network = self.find(words[0]) if len(words) == 1 else None
+        if network is not None and network.driver is driver:
+            network.state = service.text(untrusted_value, 128)
+
+
+class DeclaredNetworks(Networks):
+    """All networks of the host. `users(name)` gives the names of those who use one."""
+
+    def __init__(self, store: "StoreLink", drivers: "Drivers", users: "Callable[[str], list[str]]") -> None:
+        super().__init__(drivers)
+        self._store = store
+        self._drivers = drivers
+        self._users = users
+        drivers.preparing.append(self._write_all)
 
     # operators' requests
 
@@ -107,41 +144,12 @@ class Networks:
 
         self._store.run(batch, removed)
 
-    def page(self, start: int, request: "Request") -> None:
-        """Answers network_list."""
-        end = start + _PER_PAGE
-        page = []
-        for network in self._networks[start:end]:
-            fields = network.fields
-            page.append(
-                NETWORK.value(
-                    fields.name,
-                    fields.driver,
-                    fields.mode,
-                    fields.vlan,
-                    fields.subnet,
-                    fields.forwards,
-                    network.state,
-                )
-            )
-        request.answer("networks", more=int(len(self._networks) > end), networks=page)
-
     # driver domains
 
     def _write_all(self, batch: Batch, driver: "Driver") -> None:
         for network in self._networks:
             if network.driver is driver:
                 _write(batch, network)
-
-    def _lost(self, driver: "Driver") -> None:
-        for network in self._networks:
-            if network.driver is driver:
-                network.state = ""
-
-    def _hear(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
-        network = self.find(words[0]) if len(words) == 1 else None
-        if network is not None and network.driver is driver:
-            network.state = service.text(untrusted_value, 128)
 
     # judging
 

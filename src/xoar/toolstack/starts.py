@@ -2,7 +2,7 @@
 
 from xoar.messages.errors import EIO, ETIMEDOUT
 from xoar.toolstack import records
-from xoar.toolstack.guest import ABANDONED, BUILD, DRIVERS, PLUG, RECORDS, UNPAUSE
+from xoar.toolstack.guest import ABANDONED, BUILD, DRIVERS, LINK, PLUG, RECORDS, UNPAUSE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Starts:
                 return
             guest.domid = message.fields.domid
             if not _abandoned(guest, done):
-                self._record(guest, message, done)
+                self._link(guest, message, done)
 
         config = guest.config
         guest.phase = BUILD
@@ -86,7 +86,21 @@ class Starts:
             command_line=config.command_line,
             memory_kib=config.memory_kib,
             vcpus=config.vcpus,
+            group=config.group,
         )
+
+    def _link(self, guest: "Guest", built: "Message", done: "Done") -> None:
+        def linked(errno: int, text: str) -> None:
+            if text:
+                done(errno, text)
+            elif not _abandoned(guest, done):
+                self._record(guest, built, done)
+
+        if guest.devices:
+            guest.phase = LINK
+            self._devices.link(guest.devices, guest.domid, linked)
+        else:
+            self._record(guest, built, done)
 
     def _record(self, guest: "Guest", built: "Message", done: "Done") -> None:
         def recorded(refused: str) -> None:
@@ -100,7 +114,7 @@ class Starts:
         guest.phase = RECORDS
         batch = records.create(self._store, self._owner, guest.config, built.fields)
         for device in guest.devices:
-            self._devices.plug(batch, device, guest.domid)
+            self._devices.plug(batch, device)
         self._store.run(batch, recorded)
 
     def _await_devices(self, guest: "Guest", done: "Done") -> None:

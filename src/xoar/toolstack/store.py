@@ -57,6 +57,11 @@ class Batch:
         permissions.append("b%d" % owner)
         self.add(wire.SET_PERMS, path, *permissions)
 
+    def read_by(self, path: str, owner: int, *readers: int) -> None:
+        """Makes a node of ours, `owner`, that others may read, with what we make below it."""
+        self.add(wire.MKDIR, path)
+        self.add(wire.SET_PERMS, path, "n%d" % owner, *["r%d" % reader for reader in readers])
+
     def poll(self) -> bool:
         """Takes the replies that have come; True once none is missing. `refused` then says what failed."""
         left = []

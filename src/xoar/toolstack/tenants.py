@@ -36,6 +36,7 @@ class Tenant:
         self.domid = domid
         self.state = BUILDING
         self.note = ""
+        self.recorded = False  # whether XenStore knows its Toolstack
         self.restarts = 0
         self.quick_ends = 0
         self.since_ms = 0
@@ -63,6 +64,8 @@ class Tenants:
         report: "Callable[[str], None]",
     ) -> None:
         self.all = tenants
+        self.preparing: "list[Callable[[Tenant], None]]" = []
+        """Called before a tenant's Toolstack runs."""
         self._builder = builder
         self._store = store
         self._clock = clock
@@ -73,6 +76,13 @@ class Tenants:
         """Has all of them built; called once."""
         for tenant in self.all:
             self._build(tenant)
+
+    def find(self, name: str) -> "Tenant | None":
+        """The tenant of that name."""
+        for tenant in self.all:
+            if tenant.name == name:
+                return tenant
+        return None
 
     def stopped(self, domid: int, reason: str) -> None:
         """Builder says that a domain shut itself down or vanished."""
@@ -106,9 +116,11 @@ class Tenants:
             quota.guests,
             quota.memory_kib,
             quota.vcpus,
+            quota.devices,
             quota.max_guests,
             quota.max_memory_kib,
             quota.max_vcpus,
+            quota.max_devices,
             max(self._clock() - tenant.since_ms, 0),
             tenant.restarts,
             tenant.note[:256],
@@ -123,8 +135,11 @@ class Tenants:
         if message.kind != "built":
             self._fail(tenant, "its Toolstack could not be built: %s" % message.fields.text)
             return
+        tenant.recorded = True
         batch = Batch(self._store)
         records.shard(batch, tenant.domid, tenant.shard)
+        for prepare in self.preparing:
+            prepare(tenant)
         self._store.run(batch, lambda refused: self._recorded(tenant, refused))
 
     def _recorded(self, tenant: Tenant, refused: str) -> None:
@@ -146,6 +161,7 @@ class Tenants:
             self._fail(tenant, "%s, %d times right after its start" % (note, MAX_QUICK_ENDS))
             return
         tenant.restarts += 1
+        tenant.recorded = False
         tenant.state, tenant.note = BUILDING, note
 
         def destroyed(message: "Message") -> None:

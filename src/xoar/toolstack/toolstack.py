@@ -3,12 +3,14 @@
 from xoar.toolstack import tenants
 from xoar.toolstack.api import Key, Operators
 from xoar.toolstack.builder import Builder
+from xoar.toolstack.delegated import DelegatedDrivers, DelegatedNetworks
+from xoar.toolstack.delegations import Delegations
 from xoar.toolstack.devices import Devices
 from xoar.toolstack.driver import declared
 from xoar.toolstack.drivers import Drivers
 from xoar.toolstack.guests import Guests
 from xoar.toolstack.hotplug import Hotplug
-from xoar.toolstack.networks import Networks
+from xoar.toolstack.networks import DeclaredNetworks
 from xoar.toolstack.reports import Reports
 from xoar.toolstack.tenants import Tenants
 from xoar.toolstack.volumes import Volumes
@@ -17,18 +19,25 @@ from xoar.toolstack.waits import Waits
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from xoar.messages.channel import Channel
+    from xoar.toolstack.agents import Agents
     from xoar.toolstack.api import Handlers
+    from xoar.toolstack.networks import Networks
     from xoar.toolstack.store import StoreLink
 
 
 class Toolstack:
-    """`link` goes to Builder, `relay` to Console; `settings(key)` are the command line's values.
+    """What the host's Toolstack and those of tenants have in common.
+
+    `link` goes to Builder, `relay` to Console; `settings(key)` are the command line's values.
 
     `clock()` is in ms and never goes back; `domid` is the Toolstack's own; `unique()` gives bytes that it
     never gave before, on no boot of the host; `report` takes lines for Xen's console.
     """
+
+    role = ""
 
     def __init__(
         self,
@@ -43,33 +52,34 @@ class Toolstack:
     ) -> None:
         self.builder = Builder(link)
         self.waits = Waits(clock)
-        self.drivers = Drivers(self.builder, store, self.waits, clock, domid, declared(settings), report)
-        self.networks = Networks(store, self.drivers, lambda name: self.devices.users(name))
-        self.volumes = Volumes(store, self.drivers)
-        self.devices = Devices(store, self.drivers, self.networks, domid)
-        self.guests = Guests(self.builder, store, self.waits, self.devices, clock, domid, report)
-        self.hotplug = Hotplug(self.guests, self.devices, store, self.waits)
-        self.reports = Reports(self.builder, self.guests, clock)
-        self.tenants = Tenants(self.builder, store, clock, domid, tenants.declared(settings), report)
         self._link = link
         self._store = store
         self._relay = relay
+        self._settings = settings
+        self._clock = clock
+        self._domid = domid
+        self._report = report
+        self.drivers, self.networks = self._devices_from()
+        self.volumes = Volumes(store, self.drivers)
+        self.devices = Devices(self.builder, store, self.drivers, self.networks, domid)
+        self.guests = Guests(self.builder, store, self.waits, self.devices, clock, domid, report)
+        self.hotplug = Hotplug(self.guests, self.devices, store, self.waits)
+        self.reports = Reports(self.builder, self.guests, clock)
         keys = [Key(bytes.fromhex(word), unique) for word in settings("key")]
-        role, key = ("tenant", keys[0]) if keys else ("toolstack", None)
-        self._operators = Operators(relay, self.handlers(), role, key)
-        self.drivers.start()
-        self.tenants.start()
+        self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
+
+    def _devices_from(self) -> "tuple[Agents, Networks]":
+        """What serves guests' devices; called once, before the rest of this is there."""
+        raise NotImplementedError
 
     def turn(self) -> bool:
         """Does what there is to do; whether there is more already."""
         for message in self._link.receive():
             fields = message.fields
             if message.kind == "stopped":
-                self.guests.stopped(fields.domid, fields.reason)
-                self.drivers.stopped(fields.domid, fields.reason)
-                self.tenants.stopped(fields.domid, fields.reason)
+                self._stopped(fields.domid, fields.reason)
             elif message.kind == "device":
-                self.drivers.device(fields.driver, fields.state, fields.text)
+                self._device(fields)
             else:
                 self.builder.answer(message)
         more = self._link.more
@@ -93,6 +103,12 @@ class Toolstack:
         known = [deadline for deadline in deadlines if deadline is not None]
         return min(known) if known else None
 
+    def _stopped(self, domid: int, reason: str) -> None:
+        self.guests.stopped(domid, reason)
+
+    def _device(self, fields: "Any") -> None:
+        """Builder tells only the host's Toolstack."""
+
     def handlers(self) -> "Handlers":
         """What serves each of the operators' requests."""
         guests, reports, hotplug = self.guests, self.reports, self.hotplug
@@ -106,6 +122,7 @@ class Toolstack:
             "guest_destroy": lambda fields, request: guests.destroy(fields.name, request),
             "guest_list": lambda fields, request: reports.guests(fields.start, request),
             "guest_show": lambda fields, request: reports.guest(fields.name, request),
+            "guest_console": lambda fields, request: reports.console(fields.name, fields.what, request),
             "ps": lambda fields, request: reports.ps(fields.start, request),
             "image_list": lambda fields, request: reports.images(fields.start, request),
             "host_info": lambda fields, request: reports.host(request),
@@ -114,15 +131,83 @@ class Toolstack:
             "nic_attach": hotplug.attach_nic,
             "nic_detach": hotplug.detach_nic,
             "driver_list": lambda fields, request: drivers.page(fields.start, request),
-            "driver_restart": lambda fields, request: drivers.restart(
-                fields.name, fields.timeout_ms, request
-            ),
-            "network_create": lambda fields, request: networks.create(fields.network, request),
-            "network_delete": lambda fields, request: networks.delete(fields.name, request),
             "network_list": lambda fields, request: networks.page(fields.start, request),
+            "volume_list": lambda fields, request: volumes.page(fields.start, request),
             "volume_change": volumes.change,
             "volume_progress": lambda fields, request: volumes.progress(fields.driver, request),
-            "guest_console": lambda fields, request: reports.console(fields.name, fields.what, request),
-            "tenant_list": lambda fields, request: self.tenants.page(fields.start, request),
-            "volume_list": lambda fields, request: volumes.page(fields.start, request),
         }
+
+
+class HostToolstack(Toolstack):
+    """The host's: it has driver domains and tenants' Toolstacks built, and delegates those to these."""
+
+    role = "toolstack"
+    drivers: Drivers
+    networks: DeclaredNetworks
+
+    def __init__(self, *arguments: "Any") -> None:
+        super().__init__(*arguments)
+        self.drivers.start()
+        self.tenants.start()
+
+    def _devices_from(self) -> "tuple[Drivers, DeclaredNetworks]":
+        drivers = Drivers(
+            self.builder,
+            self._store,
+            self.waits,
+            self._clock,
+            self._domid,
+            declared(self._settings),
+            self._report,
+        )
+        networks = DeclaredNetworks(self._store, drivers, self._network_users)
+        self.tenants = Tenants(
+            self.builder,
+            self._store,
+            self._clock,
+            self._domid,
+            tenants.declared(self._settings),
+            self._report,
+        )
+        self.delegations = Delegations(
+            self.builder, self._store, drivers, networks, self.tenants, self._domid, self._report
+        )
+        return drivers, networks
+
+    def _network_users(self, name: str) -> "list[str]":
+        return self.devices.users(name) + self.delegations.users(name)
+
+    def _stopped(self, domid: int, reason: str) -> None:
+        super()._stopped(domid, reason)
+        self.drivers.stopped(domid, reason)
+        self.tenants.stopped(domid, reason)
+
+    def _device(self, fields: "Any") -> None:
+        self.drivers.device(fields.driver, fields.state, fields.text)
+
+    def handlers(self) -> "Handlers":
+        drivers, networks, delegations = self.drivers, self.networks, self.delegations
+        return dict(
+            super().handlers(),
+            driver_restart=lambda fields, request: drivers.restart(fields.name, fields.timeout_ms, request),
+            network_create=lambda fields, request: networks.create(fields.network, request),
+            network_delete=lambda fields, request: networks.delete(fields.name, request),
+            tenant_list=lambda fields, request: self.tenants.page(fields.start, request),
+            delegate=delegations.delegate,
+            withdraw=delegations.withdraw,
+            delegation_list=lambda fields, request: delegations.page(fields.start, request),
+        )
+
+
+class TenantToolstack(Toolstack):
+    """A tenant's: it has what is delegated to it."""
+
+    role = "tenant"
+
+    def _devices_from(self) -> "tuple[DelegatedDrivers, DelegatedNetworks]":
+        drivers = DelegatedDrivers(self._store, self._clock, self._domid)
+        networks = DelegatedNetworks(self._store, drivers, self._domid)
+        # networks are told of after the driver domains that serve them
+        drivers.start()
+        networks.start()
+        return drivers, networks

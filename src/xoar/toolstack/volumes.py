@@ -6,7 +6,6 @@ An agent is the authority on its volumes; the Toolstack passes requests on and a
 from xoar.messages.errors import EBUSY, EINVAL, EIO, ENOENT
 from xoar.toolstack import service
 from xoar.toolstack.driver import BLKBACK
-from xoar.toolstack.records import domain_path
 from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
 from xoar.xenstore.paths import name_of
@@ -15,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from xoar.toolstack.agents import Agents
     from xoar.toolstack.driver import Driver
-    from xoar.toolstack.drivers import Drivers
     from xoar.toolstack.guest import Request
     from xoar.toolstack.store import StoreLink
 
@@ -42,12 +41,12 @@ class Change:
 class Volumes:
     """All volumes and all requests about them."""
 
-    def __init__(self, store: "StoreLink", drivers: "Drivers") -> None:
+    def __init__(self, store: "StoreLink", drivers: "Agents") -> None:
         self._store = store
         self._drivers = drivers
         self._last = 0
         self._changes: "dict[int, Change]" = {}
-        self._volumes: "dict[str, dict[str, Any]]" = {driver.name: {} for driver in drivers.all}
+        self._volumes: "dict[str, dict[str, Any]]" = {}
         self._pools: "dict[str, Any]" = {}
         drivers.lost.append(self._lost)
         drivers.listeners["volumes"] = self._hear_volume
@@ -92,7 +91,7 @@ class Volumes:
         """Answers volume_list; the pools come with every page."""
         volumes = []
         for driver in self._drivers.all:
-            known = self._volumes[driver.name]
+            known = self._volumes.get(driver.name, {})
             volumes += [known[name] for name in sorted(known)]
         end = start + _PER_PAGE
         pools = [self._pools[name] for name in sorted(self._pools)][:_MAX_POOLS]
@@ -122,7 +121,7 @@ class Volumes:
                 self._changes.pop(number).request.refuse(EIO, text)
 
     def _hear_volume(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
-        known = self._volumes[driver.name]
+        known = self._volumes.setdefault(driver.name, {})
         if len(words) != 1:
             if not words and untrusted_value is None:
                 known.clear()
@@ -189,4 +188,4 @@ def command(fields: "Any") -> str:
 
 
 def _request_path(driver: "Driver", number: int) -> str:
-    return "%s/requests/%d" % (domain_path(driver.domid), number)
+    return "%s/%d" % (driver.requests, number)

@@ -62,7 +62,7 @@ class Contents(View):
 
     def start(self, path: bytes, permissions: "Permissions") -> "list[Change]":
         """Makes a node anew, whatever was there: with these permissions, without a value or children."""
-        changes = self.end(path) + self.make(STORE, path)
+        changes = self.end(path) + self._create(STORE, path, b"")
         self._install(STORE, {path: Node(b"", permissions, b"", 0)})
         return changes
 

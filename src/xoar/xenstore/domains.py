@@ -68,6 +68,10 @@ class Domains:
         """How many existing domains have it as their parent."""
         return len([parent for parent in self._parents.values() if parent == domid])
 
+    def parent(self, domid: int) -> int:
+        """The parent of a domain, 0 if it has none."""
+        return self._parents.get(domid, 0)
+
     def set_parent(self, domid: int, parent: int) -> None:
         """Makes a domain the child of another one; 0: of none."""
         if parent:

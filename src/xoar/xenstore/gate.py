@@ -13,10 +13,10 @@ domains. After any call, `take_ready` gives the connections that it should look 
 to send, or can't go on.
 """
 
-from xoar.xenstore import wire
+from xoar.xenstore import paths, wire
 from xoar.xenstore.connection import Connection
 from xoar.xenstore.contents import Contents
-from xoar.xenstore.domains import READ_ACCESS, Domains
+from xoar.xenstore.domains import READ_ACCESS, WRITE_ACCESS, Domains
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.nodes import SPECIAL, STORE
 from xoar.xenstore.request import Request
@@ -134,6 +134,30 @@ class Gate:
             self.fire(self.contents.remove_domain(domid))
         # else what it owns are records of domains that live on, for the next Toolstack of its domid
         self._fire_special(_RELEASE, domid)
+
+    def make_back_end(self, domid: int, backend: int, kind: bytes, number: int) -> None:
+        """Makes the node of a back end of a domain's device, empty, whatever was there.
+
+        It belongs to the domain's parent; the back end writes to it and the domain reads it, as all that is
+        made below it. Raises Refused(ENOENT) if one of the three is not there, or `backend` is not prepared.
+        """
+        parent = self.domains.parent(domid)
+        known = parent in self.connections and domid in self.connections and backend in self.connections
+        if not known or self.contents.fetch(paths.backends(backend)) is None:
+            raise Refused("ENOENT")
+        both = READ_ACCESS | WRITE_ACCESS
+        # the last entry counts where the back end owns what it has made
+        permissions = ((parent, 0), (backend, both), (domid, READ_ACCESS), (parent, both))
+        self.fire(self.contents.start(paths.back_end(backend, kind, domid, number), permissions))
+
+    def remove_back_end(self, domid: int, backend: int, kind: bytes, number: int) -> None:
+        """Removes that node and all below it, and what holds nothing else then."""
+        path = paths.back_end(backend, kind, domid, number)
+        self.fire(self.contents.end(path))
+        above = paths.parent(path)
+        node = self.contents.fetch(above)
+        if node is not None and not node.children:
+            self.fire(self.contents.end(above))
 
     def stopped(self, domid: int) -> None:
         """A domain has shut down or crashed: tells who watches, once until `resumed`."""

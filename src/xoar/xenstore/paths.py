@@ -24,6 +24,16 @@ def vm(uuid: bytes) -> bytes:
     return ("/vm/" + "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))).encode()
 
 
+def backends(domid: int) -> bytes:
+    """What holds all back ends in a domain."""
+    return home(domid) + b"/backend"
+
+
+def back_end(domid: int, kind: bytes, frontend: int, number: int) -> bytes:
+    """The back end in a domain of another domain's device, as xenbus has it."""
+    return b"%s/%s/%d/%d" % (backends(domid), kind, frontend, number)
+
+
 def absolute(untrusted_path: bytes, base: bytes) -> bytes:
     """The path itself if it starts with / or @, otherwise the path below `base`. Not checked further."""
     first = untrusted_path[:1]

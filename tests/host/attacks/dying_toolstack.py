@@ -32,6 +32,7 @@ def main():
         command_line="",
         memory_kib=32768,
         vcpus=1,
+        group="",
     )
     rest = ask("domains", start=0).free_kib
     print(f"built domain {built.domid}, it took {free - rest} KiB")

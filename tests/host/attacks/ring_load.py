@@ -46,6 +46,7 @@ class Guests:
             command_line="",
             memory_kib=32768,
             vcpus=1,
+            group="",
         )
 
 

@@ -45,7 +45,7 @@ link tenant-acme xenstore xenstore 1
 link tenant-acme builder builder 2
 link tenant-acme console operator 3
 ecam pciback
-quota tenant-acme 65536 3 2
+quota tenant-acme 65536 3 2 3
 """)
 SHARDS = {shard.domid: shard.name for shard in PLAN.shards}
 PCIBACK, NET0, ACME = 5, 6, 32512
@@ -179,6 +179,7 @@ class World:
             "command_line": "",
             "memory_kib": 32768,
             "vcpus": 1,
+            "group": "",
         }
         self.service.handle(client, message("build", 7, **{**fields, **changes}))
 

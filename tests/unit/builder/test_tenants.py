@@ -89,7 +89,7 @@ def test_the_host_is_told_what_tenants_have_and_may_have(world: World) -> None:
     world.ask("quotas", start=0)
     assert last(world.toolstack) == (
         "quota_list",
-        {"more": 0, "quotas": [(TENANT, 1, 32768, 2, 2, 65536, 3)]},
+        {"more": 0, "quotas": [(TENANT, 1, 32768, 2, 0, 2, 65536, 3, 3)]},
     )
     world.ask("quotas", start=1)
     assert last(world.toolstack)[1]["quotas"] == []

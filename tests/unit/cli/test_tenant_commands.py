@@ -12,14 +12,17 @@ from fake_host import FakeHost, Run
 from xoar.cli.failures import ERROR
 from xoar.host import config, state, tenants
 from xoar.host.config import ConfigError
+from xoar.host.tenancy import Tenant
 from xoar.messages.schema import TENANT
 from xoar.messages.seal import KEY_SIZE
 
-ACME = tenants.Tenant("acme", 98304, 3, 2)
+ACME = Tenant("acme", 98304, 3, 2)
 
 
 def test_tenants_are_listed_with_what_they_have_and_may_have(host: FakeHost, run: Run) -> None:
-    host.tenants = [TENANT.value("acme", 32512, "ready", 1, 32768, 1, 2, 98304, 3, 65_000, 1, "it crashed")]
+    host.tenants = [
+        TENANT.value("acme", 32512, "ready", 1, 32768, 1, 4, 2, 98304, 3, 16, 65_000, 1, "it crashed")
+    ]
     result = run("tenant", "list")
     for said in ("acme", "32512", "1 of 2", "32MiB of 96MiB", "1 of 3", "it crashed"):
         assert said in result.stdout
@@ -62,7 +65,7 @@ def test_what_xoar_toml_says_of_tenants() -> None:
     text = '[tenants.acme]\nmemory = "96MiB"\nvcpus = 3\nguests = 2\n[tenants.other-one]\n'
     found = config.parse(text, Path("xoar.toml")).tenants
     assert found["acme"] == ACME
-    assert found["other-one"] == tenants.Tenant("other-one", 1 << 20, 8, 8)
+    assert found["other-one"] == Tenant("other-one", 1 << 20, 8, 8)
 
 
 @pytest.mark.parametrize(

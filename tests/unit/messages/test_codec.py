@@ -148,7 +148,13 @@ def test_only_the_declared_sender_may_send_a_kind() -> None:
     assert "error" in schema.accepted("builder", "toolstack")
     assert "build" not in schema.accepted("console", "toolstack")
     assert schema.accepted("xenstore", "toolstack") == frozenset()
-    assert schema.accepted("builder", "xenstore") == {"introduce", "release", "stopped"}
+    assert schema.accepted("builder", "xenstore") == {
+        "introduce",
+        "release",
+        "stopped",
+        "make_back_end",
+        "remove_back_end",
+    }
 
 
 @pytest.mark.parametrize(

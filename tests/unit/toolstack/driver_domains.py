@@ -19,9 +19,11 @@ class DriverHost(Host):
     the ones that PCIBack claims a device for, `ready` those whose agents start; `stubborn` guests don't let
     go of devices; `refuse` has texts by volume or network."""
 
-    def __init__(self, start: bool = True, domids: dict[str, int] = USUAL) -> None:
-        words = [f"{name}:{KINDS[name[0]]}:{domid}:{8 * (domid - 3)}" for name, domid in domids.items()]
-        super().__init__({"driver": words, "pciback": [str(PCIBACK)]})
+    def __init__(
+        self, start: bool = True, domids: dict[str, int] = USUAL, words: dict[str, list[str]] | None = None
+    ) -> None:
+        drivers = [f"{name}:{KINDS[name[0]]}:{domid}:{8 * (domid - 3)}" for name, domid in domids.items()]
+        super().__init__({"driver": drivers, "pciback": [str(PCIBACK)], **(words or {})})
         self.fake.late = {"pciback": PCIBACK, **domids}
         self.fake.next_domid = 32
         self.claims = set(domids)

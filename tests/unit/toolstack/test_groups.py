@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from xoar.messages.errors import EBUSY
 from xoar.toolstack import groups
 from xoar.toolstack.driver import BLKBACK, FAILED, NETBACK, Driver
-from xoar.toolstack.ends import RELEASE_MS
 from xoar.toolstack.guests import QUICK_END_MS
+from xoar.toolstack.hotplug import RELEASE_MS
 
 DOMIDS = {"net0": 6, "net1": 7, "disk0": 8, "disk1": 9}
 NAMES = ("a", "b", "c")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xoar.toolstack.drivers import START_MS
-from xoar.toolstack.ends import RELEASE_MS
+from xoar.toolstack.hotplug import RELEASE_MS
 from xoar.toolstack.starts import DRIVERS_MS
 
 ROOT: dict[str, Any] = {"disks": [disk()]}

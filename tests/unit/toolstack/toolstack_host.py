@@ -8,10 +8,11 @@ from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, Message, encode
 from xoar.shards.xenstore.store import records
 from xoar.toolstack.store import StoreLink
-from xoar.toolstack.toolstack import Toolstack
+from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen.ring import SharedPage, xenstore_rings
 from xoar.xenstore.client import Client
 from xoar.xenstore.domains import Domains
+from xoar.xenstore.errors import Refused
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.ringlink import RingLink
 from xoar.xenstore.server import Server
@@ -44,6 +45,8 @@ class FakeBuilder:
         self.late: dict[str, int] = {}
         self.built: dict[int, str] = {}
         self.parents: dict[int, str] = {}
+        # back ends: guest, driver domain, kind, number
+        self.links: set[tuple[int, int, bytes, int]] = set()
 
     def serve(self) -> None:
         for message in self.channel.receive():
@@ -84,11 +87,16 @@ class FakeBuilder:
         elif kind == "destroy":
             del self.domains[message.fields.domid]
             self.store.release(message.fields.domid)
+            self.unlink(message.fields.domid)
+            self.channel.send("done", id)
+        elif kind in ("plug", "unplug"):
+            self.change_device(kind, id, message.fields)
+        elif kind in ("allow_delegation", "withdraw_delegation"):
             self.channel.send("done", id)
         elif kind == "domains":
             self.answer_domains(message)
         elif kind == "quotas":
-            rows = [(name, 1, 4096, 1, 3, 65536, 2) for name in self.late if name.startswith("tenant-")]
+            rows = [(name, 1, 4096, 1, 0, 3, 65536, 2, 4) for name in self.late if name.startswith("tenant-")]
             self.channel.send("quota_list", id, more=0, quotas=rows[message.fields.start :])
         elif kind == "images":
             images = [(bytes([n]) * 32, f"image{n}", "kernel", 100 * n, 50 * n) for n in (1, 2)]
@@ -103,6 +111,29 @@ class FakeBuilder:
             "built", message.id, domid=domid, store_gfn=21, store_port=1, console_gfn=22, console_port=2
         )
 
+    def change_device(self, kind: str, id: int, device: Any) -> None:
+        link = (device.domid, self.late[device.driver], device.device_kind.encode(), device.number)
+        try:
+            if kind == "plug":
+                self.store.make_back_end(*link)
+                self.links.add(link)
+            elif link in self.links:
+                self.store.remove_back_end(*link)
+                self.links.remove(link)
+            else:
+                raise Refused("ENOENT")
+        except Refused:
+            self.channel.fail(id, 2, "it serves no devices yet")
+        else:
+            self.channel.send("done", id)
+
+    def unlink(self, domid: int) -> None:
+        """A domain is gone."""
+        for link in [link for link in self.links if domid in link[:2]]:
+            self.links.remove(link)
+            if domid == link[0]:
+                self.store.remove_back_end(*link)
+
     def introduce(self, domid: int, uuid: bytes) -> None:
         self.store.introduce(domid, TOOLSTACK, records(domid, TOOLSTACK, uuid))
 
@@ -113,6 +144,7 @@ class FakeBuilder:
         else:
             del self.built[domid]
             self.store.release(domid)
+            self.unlink(domid)
         self.channel.send("done", message.id)
 
     def answer_domains(self, message: Message) -> None:
@@ -132,6 +164,7 @@ class FakeBuilder:
         """A domain ends by itself."""
         if reason == "vanished":
             self.domains.pop(domid, None)
+            self.unlink(domid)
         else:
             self.domains[domid] = "shutdown"
         self.channel.send("stopped", 0, domid=domid, reason=reason)
@@ -161,7 +194,8 @@ class Host:
         self.console = Channel(to_client, to_server, self.wake, role, "console")
         relay = Channel(to_server, to_client, lambda: None, "console", role, self.reports.append)
         self.words = words or {}
-        self.toolstack = Toolstack(
+        kind = TenantToolstack if role == "tenant" else HostToolstack
+        self.toolstack = kind(
             self.link, self.store, relay, lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
             self.unique, self.reports.append,
         )  # fmt: skip

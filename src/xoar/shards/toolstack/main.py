@@ -5,7 +5,7 @@ import struct
 import nano
 from xoar.messages.channel import Channel
 from xoar.toolstack.store import StoreLink
-from xoar.toolstack.toolstack import Toolstack
+from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen import boot, events, ring
 from xoar.xenstore.client import Client
 
@@ -47,10 +47,10 @@ def _uniques() -> "Callable[[], bytes]":
 
 def main() -> None:
     """Serves until the domain is destroyed."""
-    role = "tenant" if boot.setting("key") else "toolstack"
+    kind = TenantToolstack if boot.setting("key") else HostToolstack
     domid = int(boot.setting("domid") or 0)
-    builder, console = [_use(server, role) for server in ("builder", "console")]
-    toolstack = Toolstack(builder, _store(), console, boot.settings, _clock, domid, _uniques())
+    builder, console = [_use(server, kind.role) for server in ("builder", "console")]
+    toolstack = kind(builder, _store(), console, boot.settings, _clock, domid, _uniques())
     boot.ready()
     print("toolstack: ready")
     more = True

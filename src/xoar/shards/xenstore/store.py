@@ -104,6 +104,12 @@ class Store:
         domid = message.fields.domid
         if message.kind == "introduce":
             self._introduce(builder, message)
+        elif message.kind == "make_back_end":
+            self._make_back_end(builder, message)
+        elif message.kind == "remove_back_end":
+            fields = message.fields
+            self.server.remove_back_end(domid, fields.backend, fields.device_kind.encode(), fields.number)
+            builder.send("done", message.id)
         elif message.kind == "stopped":
             self.server.stopped(domid)
         elif message.kind == "release":
@@ -162,6 +168,18 @@ class Store:
                 builder.fail(message.id, number, "XenStore ring of domain %d: error %d" % (domid, number))
                 return
             builder.send("done", message.id)
+
+    def _make_back_end(self, builder: "Channel", message: "Message") -> None:
+        fields = message.fields
+        try:
+            self.server.make_back_end(
+                fields.domid, fields.backend, fields.device_kind.encode(), fields.number
+            )
+        except Refused:
+            text = "domain %d serves no devices yet, or domain %d is gone"
+            builder.fail(message.id, ENOENT, text % (fields.backend, fields.domid))
+            return
+        builder.send("done", message.id)
 
     def _release(self, domid: int) -> None:
         client = self._clients.pop(domid)

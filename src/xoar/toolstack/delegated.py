@@ -1,0 +1,139 @@
+"""Driver domains and networks as a tenant's Toolstack has them: those that are delegated to it.
+
+The host's Toolstack writes them into XenStore (delegations.py), for the tenant to know them. What they are
+worth is decided elsewhere: Builder plugs nothing that is not delegated, and driver domains serve a tenant's
+guests within what the host's Toolstack told them.
+"""
+
+from xoar.messages.schema import NETWORK, NETWORK_MODE
+from xoar.toolstack import ipv4, service
+from xoar.toolstack.agents import Agents
+from xoar.toolstack.driver import BLKBACK, FAILED, NETBACK, READY, WAITING, Driver
+from xoar.toolstack.networks import MAX_NETWORKS, Network, Networks
+from xoar.toolstack.records import domain_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from xoar.toolstack.store import StoreLink
+
+DELEGATED = "delegated"
+"""The node of a tenant's Toolstack that names its driver domains: words <name>:<kind>:<domid>."""
+
+NETWORKS = "networks"
+"""The one that names its networks: words <name>:<driver domain>:<mode>:<VLAN>:<subnet or ->."""
+
+_WITHDRAWN = "it is not delegated to this tenant any more"
+_MAX_DRIVERS = 32
+_MAX_VALUE = 4096
+
+
+class DelegatedDrivers(Agents):
+    """`domid` is this Toolstack's."""
+
+    def __init__(self, store: "StoreLink", clock: "Callable[[], int]", domid: int) -> None:
+        super().__init__(store, clock)
+        self._domid = domid
+        # also those that were withdrawn: guests may have had devices of them
+        self._known: "dict[str, Driver]" = {}
+
+    def start(self) -> None:
+        """Begins to follow what is delegated."""
+        node = "%s/%s" % (domain_path(self._domid), DELEGATED)
+        self._store.watch(node, lambda path: self._store.read(node, self._hear_delegated))
+
+    def _hear_delegated(self, value: "bytes | None") -> None:
+        named: "list[tuple[str, str, int]]" = []
+        for word in service.text(value, _MAX_VALUE).split():
+            parts = word.split(":")
+            number = service.number(parts[-1].encode(), 0x7FFF)
+            if len(parts) == 3 and parts[1] in (NETBACK, BLKBACK) and number and len(named) < _MAX_DRIVERS:
+                named.append((parts[0], parts[1], number))
+        wanted = [self._driver(*names) for names in named if service.is_name(names[0])]
+        for driver in self.all:
+            if driver not in wanted:
+                self._lose(driver, FAILED, _WITHDRAWN)
+        for driver in wanted:
+            if driver not in self.all and driver.state == FAILED:
+                driver.state, driver.note = WAITING, ""
+                self._consider(driver)
+        self.all = wanted
+
+    def known(self, name: str) -> "Driver | None":
+        """A driver domain that is, or was, delegated."""
+        return self._known.get(name)
+
+    def _driver(self, name: str, kind: str, domid: int) -> Driver:
+        driver = self._known.get(name)
+        if driver is None or driver.domid != domid:
+            driver = self._known[name] = Driver(name, kind, domid, 0, self._domid)
+            driver.since_ms = self._clock()
+            self._listen(driver)
+        return driver
+
+    def _consider(self, driver: Driver) -> None:
+        if driver.state == FAILED and driver.note == _WITHDRAWN:
+            return
+        if driver.said_state == READY:
+            driver.state, driver.note = READY, ""
+        elif driver.said_state == FAILED:
+            driver.state, driver.note = FAILED, driver.said_note or "its agent does not say why"
+        elif driver.state != WAITING:
+            # it was ended, and takes what it said with it
+            driver.restarts += 1
+            self._lose(driver, WAITING, "")
+
+    def _lose(self, driver: Driver, state: str, note: str) -> None:
+        driver.state, driver.note, driver.since_ms = state, note, self._clock()
+        self._tell_of_loss(driver)
+
+
+class DelegatedNetworks(Networks):
+    """The networks of delegated driver domains that this tenant's guests may use."""
+
+    def __init__(self, store: "StoreLink", drivers: DelegatedDrivers, domid: int) -> None:
+        super().__init__(drivers)
+        self._store = store
+        self._drivers = drivers
+        self._node = "%s/%s" % (domain_path(domid), NETWORKS)
+
+    def start(self) -> None:
+        """Begins to follow what is delegated."""
+        self._store.watch(self._node, lambda path: self._store.read(self._node, self._hear_networks))
+
+    def find(self, name: str) -> "Network | None":
+        network = super().find(name)
+        return network if network is not None and network.driver in self._drivers.all else None
+
+    def _hear_networks(self, value: "bytes | None") -> None:
+        found = []
+        for word in service.text(value, _MAX_VALUE).split()[:MAX_NETWORKS]:
+            network = self._network(word.split(":"))
+            if network is not None:
+                known = super().find(network.name)
+                network.state = known.state if known is not None else ""
+                found.append(network)
+        self._networks = found
+
+    def _network(self, parts: "list[str]") -> "Network | None":
+        if len(parts) != 5 or not service.is_name(parts[0]) or parts[2] not in NETWORK_MODE.words:
+            return None
+        name, wanted, mode, vlan, subnet = parts
+        driver = self._drivers.known(wanted)
+        number = service.number(vlan.encode(), 4094)
+        if driver is None or number is None:
+            return None
+        subnet = "" if ipv4.subnet(subnet) is None else subnet
+        return Network(NETWORK.value(name, wanted, mode, number, subnet, [], ""), driver)
+
+
+def network_word(fields: "Any") -> str:
+    """A network as DelegatedNetworks reads it; `fields` are a NETWORK."""
+    return "%s:%s:%s:%d:%s" % (fields.name, fields.driver, fields.mode, fields.vlan, fields.subnet or "-")
+
+
+def driver_word(driver: Driver) -> str:
+    """A driver domain as DelegatedDrivers reads it."""
+    return "%s:%s:%d" % (driver.name, driver.kind, driver.domid)

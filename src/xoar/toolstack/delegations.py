@@ -1,0 +1,219 @@
+"""Driver domains that are delegated to tenants: what the host's Toolstack keeps and tells of that.
+
+Builder decides which Toolstack's guests are linked to which driver domain. What a tenant may have of a driver
+domain (networks, room for volumes, images to clone) the driver domain is told in its records, the tenant's
+Toolstack in its own (docs/devices.md); both are written anew when one of the two comes back.
+"""
+
+from xoar.messages.errors import EINVAL, ENOENT
+from xoar.messages.schema import DELEGATION
+from xoar.toolstack import records
+from xoar.toolstack.delegated import DELEGATED, NETWORKS, driver_word, network_word
+from xoar.toolstack.driver import BLKBACK, NETBACK, tenant_path
+from xoar.toolstack.store import Batch
+from xoar.xenstore import wire
+from xoar.xenstore.paths import node_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from xoar.messages.codec import Message
+    from xoar.toolstack.builder import Builder
+    from xoar.toolstack.driver import Driver
+    from xoar.toolstack.drivers import Drivers
+    from xoar.toolstack.guest import Request
+    from xoar.toolstack.networks import DeclaredNetworks
+    from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.tenants import Tenant, Tenants
+
+_PER_PAGE = 6
+
+
+class Delegation:
+    """`fields` are a DELEGATION."""
+
+    def __init__(self, fields: "Any", driver: "Driver", tenant: "Tenant") -> None:
+        self.fields = fields
+        self.driver = driver
+        self.tenant = tenant
+
+    @property
+    def path(self) -> str:
+        """Where the driver domain reads it."""
+        return tenant_path(self.driver.domid, self.tenant.domid)
+
+
+class Delegations:
+    """All delegations; `owner` is the Toolstack's domid."""
+
+    def __init__(
+        self,
+        builder: "Builder",
+        store: "StoreLink",
+        drivers: "Drivers",
+        networks: "DeclaredNetworks",
+        tenants: "Tenants",
+        owner: int,
+        report: "Callable[[str], None]",
+    ) -> None:
+        self._builder = builder
+        self._store = store
+        self._drivers = drivers
+        self._networks = networks
+        self._tenants = tenants
+        self._owner = owner
+        self._report = report
+        self._all: "list[Delegation]" = []
+        drivers.preparing.append(self._write_all)
+        tenants.preparing.append(self._tell_anew)
+
+    def users(self, network: str) -> "list[str]":
+        """The tenants that may use a network."""
+        return [
+            "tenant " + entry.tenant.name for entry in self._all if network in _names(entry.fields.networks)
+        ]
+
+    # operators' requests
+
+    def delegate(self, fields: "Any", request: "Request") -> None:
+        """Delegates a driver domain to a tenant; other words replace those of an earlier time."""
+        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        if driver is None or tenant is None:
+            self._refuse_unknown(fields, request)
+            return
+        wrong = self._judge(fields, driver)
+        if wrong:
+            request.refuse(EINVAL, wrong)
+            return
+
+        def allowed(message: "Message") -> None:
+            if message.kind != "done":
+                request.refuse(message.fields.errno, message.fields.text)
+                return
+            self._drop(driver, tenant)
+            made = Delegation(fields, driver, tenant)
+            self._all.append(made)
+            self._write(made)
+            self._tell(tenant, lambda: request.answer("done"))
+
+        self._builder.ask("allow_delegation", allowed, driver=driver.name, toolstack=tenant.shard)
+
+    def withdraw(self, fields: "Any", request: "Request") -> None:
+        """Takes a delegation back."""
+        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        if driver is None or tenant is None:
+            self._refuse_unknown(fields, request)
+            return
+
+        def withdrawn(message: "Message") -> None:
+            if message.kind != "done":
+                request.refuse(message.fields.errno, message.fields.text)
+                return
+            self._drop(driver, tenant)
+            self._tell(tenant, lambda: request.answer("done"))
+
+        self._builder.ask("withdraw_delegation", withdrawn, driver=driver.name, toolstack=tenant.shard)
+
+    def page(self, start: int, request: "Request") -> None:
+        """Answers delegation_list."""
+        end = start + _PER_PAGE
+        rows = [DELEGATION.value(*entry.fields) for entry in self._all[start:end]]
+        request.answer("delegations", more=int(len(self._all) > end), delegations=rows)
+
+    # records
+
+    def _write_all(self, batch: Batch, driver: "Driver") -> None:
+        """A driver domain's records are written, which runs after that."""
+        for entry in self._all:
+            if entry.driver is driver and entry.tenant.recorded:
+                self._add(batch, entry)
+
+    def _tell_anew(self, tenant: "Tenant") -> None:
+        """A tenant's Toolstack has been built, and runs after that."""
+        for entry in self._all:
+            if entry.tenant is tenant:
+                self._write(entry)
+        self._tell(tenant, lambda: None)
+
+    def _write(self, entry: Delegation) -> None:
+        if entry.driver.recorded and entry.tenant.recorded:
+            batch = Batch(self._store)
+            self._add(batch, entry)
+            self._run(batch, lambda: None)
+
+    def _add(self, batch: Batch, entry: Delegation) -> None:
+        """What the driver domain reads; it takes it for whole once there is a name."""
+        path, driver, tenant = entry.path, entry.driver.domid, entry.tenant.domid
+        fields = entry.fields
+        batch.add(wire.RM, path)
+        batch.read_by(path, self._owner, driver, tenant)
+        batch.make(path + "/service", self._owner, driver, tenant)
+        batch.make(path + "/requests", self._owner, tenant, driver)
+        if entry.driver.kind == NETBACK:
+            batch.write(path + "/networks", tuple([(name, "") for name in _names(fields.networks)]))
+        else:
+            batch.add(wire.WRITE, path + "/volumes_kib", "%d" % fields.volumes_kib)
+            batch.write(path + "/images", tuple([(node_of(name), "") for name in _names(fields.images)]))
+        batch.add(wire.WRITE, path + "/name", entry.tenant.name)
+
+    def _tell(self, tenant: "Tenant", told: "Callable[[], None]") -> None:
+        """Writes what a tenant's Toolstack reads."""
+        batch = Batch(self._store)
+        if tenant.recorded:
+            home = records.domain_path(tenant.domid)
+            entries = [entry for entry in self._all if entry.tenant is tenant]
+            networks = [
+                self._networks.find(name) for entry in entries for name in _names(entry.fields.networks)
+            ]
+            words = [network_word(network.fields) for network in networks if network is not None]
+            # in this order: a network counts if its driver domain is known
+            for name, text in (
+                (DELEGATED, " ".join([driver_word(entry.driver) for entry in entries])),
+                (NETWORKS, " ".join(words)),
+            ):
+                batch.add(wire.WRITE, "%s/%s" % (home, name), text)
+        self._run(batch, told)
+
+    def _drop(self, driver: "Driver", tenant: "Tenant") -> None:
+        for entry in [entry for entry in self._all if entry.driver is driver and entry.tenant is tenant]:
+            self._all.remove(entry)
+            batch = Batch(self._store)
+            if driver.recorded:
+                batch.add(wire.RM, entry.path)
+            self._run(batch, lambda: None)
+
+    def _run(self, batch: Batch, done: "Callable[[], None]") -> None:
+        def finished(refused: str) -> None:
+            if refused:
+                # one of the two has just ended: all is written again when it is back
+                self._report("delegation: %s" % refused)
+            done()
+
+        self._store.run(batch, finished)
+
+    # judging
+
+    def _refuse_unknown(self, fields: "Any", request: "Request") -> None:
+        what = "driver domain %s" % fields.driver
+        if self._drivers.find(fields.driver) is not None:
+            what = "tenant %s" % fields.tenant
+        request.refuse(ENOENT, "there is no %s" % what)
+
+    def _judge(self, fields: "Any", driver: "Driver") -> str:
+        """What is wrong with a delegation; "" if nothing is."""
+        if driver.kind != NETBACK and fields.networks:
+            return "%s is a %s: it has no networks" % (driver.name, driver.kind)
+        if driver.kind != BLKBACK and (fields.volumes_kib or fields.images):
+            return "%s is a %s: it has no volumes" % (driver.name, driver.kind)
+        for name in _names(fields.networks):
+            network = self._networks.find(name)
+            if network is None or network.driver is not driver:
+                return "%s has no network %s" % (driver.name, name)
+        return ""
+
+
+def _names(entries: "list[Any]") -> "list[str]":
+    """Of an array of NAMED."""
+    return [entry.name for entry in entries]

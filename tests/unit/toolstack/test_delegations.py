@@ -1,0 +1,251 @@
+"""What the host's Toolstack delegates to a tenant's, and what that makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from driver_domains import BLK, NET, DriverHost, disk, nic
+from test_tenant_toolstacks import ACME, Operator, TenantsHost
+from toolstack_host import TOOLSTACK
+
+from xoar.messages.errors import EBUSY, EINVAL, ENOENT
+
+HOME = f"/local/domain/{NET}/tenants/{ACME}"
+OWN = f"/local/domain/{ACME}"
+
+
+class DelegatingHost(DriverHost):
+    """The host's Toolstack with a NetBack, a BlkBack and a tenant."""
+
+    def __init__(self) -> None:
+        super().__init__(start=False, words={"tenant": [f"acme:{ACME}"]})
+        self.fake.late["tenant-acme"] = ACME
+        self.run()
+        self.lan()
+
+    def delegate(self, driver: str = "net0", **changes: Any) -> Any:
+        wanted = {"networks": [("lan",)], "volumes_kib": 0, "images": []}
+        if driver == "disk0":
+            wanted = {"networks": [], "volumes_kib": 4096, "images": [("image.debian",)]}
+        return self.ask("delegate", driver=driver, tenant="acme", **{**wanted, **changes})
+
+    def tenants_nodes(self) -> list[str]:
+        return [path for path in self.tree() if "/tenants/" in path]
+
+
+@pytest.fixture
+def host() -> DelegatingHost:
+    return DelegatingHost()
+
+
+def test_both_sides_are_told_what_is_delegated(host: DelegatingHost) -> None:
+    assert host.delegate().kind == host.delegate("disk0").kind == "done"
+    assert host.fake.requests.count("allow_delegation") == 2
+    assert host.read(HOME + "/name", NET) == "acme" == host.read(HOME + "/name", ACME)
+    assert host.read(HOME + "/networks/lan", NET) == ""
+    blk = HOME.replace(f"/{NET}/", f"/{BLK}/")
+    assert host.read(blk + "/volumes_kib", BLK) == "4096"
+    assert host.read(blk + "/images/image@debian", BLK) == ""
+    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET} disk0:blkback:{BLK}"
+    assert host.read(OWN + "/networks", ACME) == "lan:net0:bridge:0:-"
+    rows = host.ask("delegation_list", start=0).fields.delegations
+    assert [(row.driver, row.tenant, row.volumes_kib) for row in rows] == [
+        ("net0", "acme", 0), ("disk0", "acme", 4096),
+    ]  # fmt: skip
+
+
+def test_each_side_writes_where_it_should_and_nobody_else_reads(host: DelegatingHost) -> None:
+    host.delegate()
+    host.client(NET).write(HOME + "/service/state", "ready")
+    assert host.read(HOME + "/service/state", ACME) == "ready"
+    host.client(ACME).write(HOME + "/requests/1", "create a 4096")
+    assert host.read(HOME + "/requests/1", NET) == "create a 4096"
+    for path in ("/name", "/networks/lan", "/service/state", "/requests/1"):
+        assert host.read(HOME + path, BLK) is None
+    for domid, path in ((ACME, "/name"), (ACME, "/networks/wan"), (ACME, "/service/x"), (NET, "/requests/2")):
+        with pytest.raises(Exception, match="EACCES"):
+            host.client(domid).write(HOME + path, "x")
+
+
+def test_withdrawn_it_is_gone_from_both_sides(host: DelegatingHost) -> None:
+    host.delegate()
+    assert host.ask("withdraw", driver="net0", tenant="acme").kind == "done"
+    assert "withdraw_delegation" in host.fake.requests
+    assert host.tenants_nodes() == []
+    assert host.read(OWN + "/delegated", ACME) == "" == host.read(OWN + "/networks", ACME)
+    assert host.ask("delegation_list", start=0).fields.delegations == []
+
+
+def test_said_again_it_is_replaced(host: DelegatingHost) -> None:
+    host.delegate()
+    assert host.delegate(networks=[]).kind == "done"
+    assert host.read(HOME + "/name", NET) == "acme" and host.read(HOME + "/networks/lan", NET) is None
+    assert len(host.ask("delegation_list", start=0).fields.delegations) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "errno", "text"),
+    [
+        ({"driver": "net9"}, ENOENT, "no driver domain net9"),
+        ({"tenant": "bolt"}, ENOENT, "no tenant bolt"),
+        ({"networks": [("wan",)]}, EINVAL, "net0 has no network wan"),
+        ({"volumes_kib": 5}, EINVAL, "it has no volumes"),
+        ({"driver": "disk0"}, EINVAL, "it has no networks"),
+    ],
+)
+def test_what_can_not_be_delegated(
+    host: DelegatingHost, changes: dict[str, Any], errno: int, text: str
+) -> None:
+    fields = {"driver": "net0", "tenant": "acme", "networks": [("lan",)], "volumes_kib": 0, "images": []}
+    reply = host.ask("delegate", **{**fields, **changes})
+    assert (reply.kind, reply.fields.errno) == ("error", errno) and text in reply.fields.text
+    assert "allow_delegation" not in host.fake.requests and host.tenants_nodes() == []
+
+
+def test_what_builder_refuses_is_not_delegated(host: DelegatingHost) -> None:
+    host.fake.fail = {"allow_delegation"}
+    assert host.delegate().kind == "error"
+    assert host.tenants_nodes() == []
+
+
+def test_a_network_of_a_tenant_is_not_deleted(host: DelegatingHost) -> None:
+    host.delegate()
+    reply = host.ask("network_delete", name="lan")
+    assert (reply.kind, reply.fields.errno) == ("error", EBUSY) and "tenant acme" in reply.fields.text
+
+
+@pytest.mark.parametrize("who", ["driver", "tenant"])
+def test_it_is_written_again_when_one_of_the_two_comes_back(host: DelegatingHost, who: str) -> None:
+    host.delegate()
+    host.client(ACME).write(HOME + "/requests/1", "create a 4096")
+    if who == "driver":
+        assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
+    else:
+        host.now += 60_000
+        host.fake.stop(ACME, "crash")
+        host.run()
+    host.clients.clear()
+    assert host.read(HOME + "/name", NET) == "acme" == host.read(HOME + "/name", ACME)
+    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET}"
+    assert host.read(HOME + "/requests/1", NET) is None, "nobody waits for the reply any more"
+
+
+class Delegated(TenantsHost):
+    """A tenant's Toolstack, whose domid is TOOLSTACK; a manager (99) plays the host's Toolstack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operator = Operator(self)
+        self.fake.late = {"net0": NET, "disk0": BLK}
+        for domid in (NET, BLK):
+            self.server.introduce(domid, TOOLSTACK)
+        self.server.contents.add_domain(99)
+        self.manager = self.as_domain(99)
+        for domid in (NET, BLK):
+            self.manager.write(f"/local/domain/{domid}/backend", "")
+        self.place = {domid: f"/local/domain/{domid}/tenants/{TOOLSTACK}" for domid in (NET, BLK)}
+
+    def told(self, drivers: str, networks: str = "lan:net0:nat:0:10.9.0.0/24") -> None:
+        for name, value in (("delegated", drivers), ("networks", networks)):
+            self.manager.write(f"/local/domain/{TOOLSTACK}/{name}", value)
+            self.manager.set_perms(f"/local/domain/{TOOLSTACK}/{name}", ["n99", f"r{TOOLSTACK}"])
+        for place in self.place.values():
+            self.manager.write(place + "/service", "")
+            self.manager.set_perms(place + "/service", ["n99", f"r{TOOLSTACK}"])
+            self.manager.write(place + "/requests", "")
+            self.manager.set_perms(place + "/requests", ["n99", f"b{TOOLSTACK}"])
+        self.run()
+
+    def agent(self, domid: int, path: str, value: str) -> None:
+        self.manager.write(f"{self.place[domid]}/service/{path}", value)
+        self.run()
+
+    def drivers(self) -> dict[str, str]:
+        return {row.name: row.state for row in self.operator.ask("driver_list", start=0).fields.drivers}
+
+
+BOTH = f"net0:netback:{NET} disk0:blkback:{BLK}"
+
+
+def test_a_tenant_has_what_it_is_told() -> None:
+    host = Delegated()
+    assert host.drivers() == {}
+    host.told(BOTH)
+    assert host.drivers() == {"net0": "waiting", "disk0": "waiting"}
+    host.agent(NET, "state", "ready")
+    assert host.drivers() == {"net0": "ready", "disk0": "waiting"}
+    (row,) = host.operator.ask("network_list", start=0).fields.networks
+    assert (row.name, row.driver, row.mode, row.subnet) == ("lan", "net0", "nat", "10.9.0.0/24")
+
+
+def test_requests_about_volumes_go_where_the_tenants_are_looked_for() -> None:
+    host = Delegated()
+    host.told(BOTH)
+    host.agent(BLK, "state", "ready")
+    host.agent(BLK, "volumes/root", "size_kib=4096 used_kib=0 origin=- users=- state=ok")
+    (row,) = host.operator.ask("volume_list", start=0).fields.volumes
+    assert (row.name, row.driver) == ("root", "disk0")
+    frame = host.operator.sealed(
+        "volume_change", driver="disk0", action="create", name="data", source="", size_kib=4096, offset=0,
+        length=0, format="raw", sha256=bytes(32),
+    )  # fmt: skip
+    assert host.say(1, frame) == b""
+    assert host.manager.read(host.place[BLK] + "/requests/1") == b"create data 4096"
+    host.agent(BLK, "replies/1", "ok")
+    reply = host.operator.took(host.received.pop(1))
+    assert reply.kind == "volume_changed"
+
+
+def test_a_guest_with_devices_waits_for_them_and_is_linked_by_builder() -> None:
+    host = Delegated()
+    host.told(BOTH)
+    for domid in (NET, BLK):
+        host.agent(domid, "state", "ready")
+    frame = host.operator.sealed("guest_create", **host.create_fields(disks=[disk()], nics=[nic()]))
+    assert host.say(1, frame) == b""
+    guest = host.guests.find("web")
+    assert guest is not None
+    assert host.fake.links == {(guest.domid, BLK, b"vbd", 51712), (guest.domid, NET, b"vif", 0)}
+    for path in (f"{BLK}/backend/vbd/{guest.domid}/51712", f"{NET}/backend/vif/{guest.domid}/0"):
+        host.manager.write(f"/local/domain/{path}/hotplug-status", "connected")
+    host.run()
+    assert host.operator.took(host.received.pop(1)).kind == "started"
+
+
+def test_what_is_withdrawn_is_not_there_and_comes_back() -> None:
+    host = Delegated()
+    host.told(BOTH)
+    host.agent(NET, "state", "ready")
+    host.told(f"disk0:blkback:{BLK}", "")
+    assert host.drivers() == {"disk0": "waiting"}
+    assert host.operator.ask("network_list", start=0).fields.networks == []
+    reply = host.operator.ask("guest_create", **host.create_fields(nics=[nic()]))
+    assert (reply.kind, reply.fields.errno) == ("error", ENOENT)
+    host.told(BOTH)
+    assert host.drivers() == {"net0": "ready", "disk0": "waiting"}
+
+
+def test_a_driver_domain_that_ends_fails_its_devices_until_it_is_back() -> None:
+    host = Delegated()
+    host.told(BOTH)
+    host.agent(NET, "state", "ready")
+    host.manager.rm(host.place[NET])
+    host.run()
+    assert host.drivers()["net0"] == "waiting"
+    host.told(BOTH)
+    host.agent(NET, "state", "ready")
+    assert host.drivers()["net0"] == "ready"
+    host.agent(NET, "note", "no card")
+    host.agent(NET, "state", "failed")
+    assert host.drivers()["net0"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["net0", "net0:netback:0", "net0:pciback:6", "N:netback:6", ":::", "x:netback:99999", "\xff"]
+)
+def test_words_that_make_no_sense_are_no_driver_domains(rubbish: str) -> None:
+    host = Delegated()
+    host.told(rubbish, rubbish)
+    assert host.drivers() == {}
+    assert host.operator.ask("network_list", start=0).fields.networks == []
