@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from xoar.blkback.errors import AttachError
+from xoar.blkback.names import split
 
 
 class Vbd(NamedTuple):
@@ -32,8 +33,9 @@ class Claims:
         if users and (writable or self.written(volume)):
             how = "for writing" if self.written(volume) else "for reading"
             guests = ", ".join(map(str, users))
+            name = split(volume)[1]
             raise AttachError(
-                f"volume {volume} is in use {how} by domain {guests}; only with mode=r for all it is shared"
+                f"volume {name} is in use {how} by domain {guests}; only with mode=r for all it is shared"
             )
 
     def add(self, vbd: Vbd, volume: str, writable: bool) -> None:

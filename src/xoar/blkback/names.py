@@ -1,8 +1,11 @@
 """Names of volumes, and what they are called in LVM and in the device mapper.
 
+A volume of the host has its name; one of a tenant has the tenant's name and a "+" in front, which no name
+has: so nothing that is asked for by name can mean a volume of somebody else.
+
 LVM reserves names that begin with "snapshot" or "pvmove" and names with parts such as "_tmeta" (lvm(8), VALID
-NAMES). A volume's logical volume therefore begins with "v.", and "_" becomes "+", which no volume's
-name has.
+NAMES). A logical volume therefore begins with "v." (the host's) or "t." (a tenant's), and "_" becomes "+".
+A tenant's name has neither "_" nor "+", so its end is the first "+".
 """
 
 GROUP = "xoar"
@@ -10,10 +13,11 @@ POOL = "pool"
 POOL_DEVICE = "xoar-pool-tpool"
 """The device mapper's name of the thin pool proper (LVM adds the layer -tpool)."""
 
-_PREFIX = "v."
+_HOSTS, _TENANTS = "v.", "t."
 _START = "abcdefghijklmnopqrstuvwxyz0123456789"
 _REST = _START + "_.-"
 _MAX = 64
+_DEVICE_MAX = 127  # characters of a device mapper's name (DM_NAME_LEN, linux/dm-ioctl.h)
 
 
 def check(untrusted_name: str) -> str:
@@ -26,17 +30,38 @@ def check(untrusted_name: str) -> str:
     return untrusted_name
 
 
-def to_lv(name: str) -> str:
+def owned(tenant: str, name: str) -> str:
+    """The volume that a tenant ("": the host) calls so. Raises ValueError if it would be too long."""
+    volume = f"{tenant}+{name}" if tenant else name
+    if len(device(volume)) > _DEVICE_MAX:
+        raise ValueError(f"{name!a} is too long a name, since each hyphen counts twice")
+    return volume
+
+
+def split(volume: str) -> tuple[str, str]:
+    """The tenant that a volume belongs to ("": the host), and what it is called there."""
+    tenant, plus, name = volume.partition("+")
+    return (tenant, name) if plus else ("", volume)
+
+
+def to_lv(volume: str) -> str:
     """The logical volume of a volume."""
-    return _PREFIX + name.replace("_", "+")
+    tenant, name = split(volume)
+    lv = name.replace("_", "+")
+    return f"{_TENANTS}{tenant}+{lv}" if tenant else f"{_HOSTS}{lv}"
 
 
 def from_lv(lv: str) -> str | None:
     """The volume of a logical volume; None if it is not a volume's."""
-    if not lv.startswith(_PREFIX):
+    tenant, rest = "", lv[len(_HOSTS) :]
+    if lv.startswith(_TENANTS):
+        tenant, _, rest = rest.partition("+")
+        if not tenant:
+            return None
+    elif not lv.startswith(_HOSTS):
         return None
     try:
-        return check(lv[len(_PREFIX) :].replace("+", "_"))
+        return owned(tenant, check(rest.replace("+", "_")))
     except ValueError:
         return None
 

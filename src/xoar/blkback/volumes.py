@@ -98,9 +98,9 @@ class Volumes:
         """A finished volume. Raises RequestError(ENOENT, EBUSY)."""
         volume = self.table.get(name)
         if volume is None:
-            raise RequestError(errno.ENOENT, f"there is no volume {name}")
+            raise RequestError(errno.ENOENT, f"there is no volume {_called(name)}")
         if volume.unfinished:
-            raise RequestError(errno.EBUSY, f"volume {name} is not finished")
+            raise RequestError(errno.EBUSY, f"volume {_called(name)} is not finished")
         return volume
 
     def create(self, name: str, size_kib: int) -> None:
@@ -120,7 +120,7 @@ class Volumes:
         extents = _extents(size_kib)
         if extents * _EXTENT_KIB < volume.size_kib:
             raise RequestError(
-                errno.EINVAL, f"volume {name} has {volume.size_kib} KiB already and can't shrink"
+                errno.EINVAL, f"volume {_called(name)} has {volume.size_kib} KiB already and can't shrink"
             )
         if extents * _EXTENT_KIB > volume.size_kib:
             try:
@@ -133,7 +133,7 @@ class Volumes:
         self.get(name)
         status = self.status(name)
         if status and status.open_count:
-            raise RequestError(errno.EBUSY, f"volume {name} is still open")
+            raise RequestError(errno.EBUSY, f"volume {_called(name)} is still open")
         try:
             self._lvm.run("lvchange", "--addtag", _UNFINISHED, _lv(name))
             self._remove(name)
@@ -159,7 +159,7 @@ class Volumes:
     def _change(self, name: str) -> Iterator[None]:
         """What makes a new volume: the name is free, and the pool takes something new."""
         if name in self.table:
-            raise RequestError(errno.EEXIST, f"there is a volume {name} already")
+            raise RequestError(errno.EEXIST, f"there is a volume {_called(name)} already")
         if not self.pool().room:
             raise RequestError(errno.ENOSPC, "the pool is full: delete volumes or discard in guests")
         try:
@@ -192,6 +192,10 @@ class Volumes:
                     _UNFINISHED in row["lv_tags"].split(","),
                 )
         self.table = found
+
+
+def _called(name: str) -> str:
+    return names.split(name)[1]
 
 
 def _lv(name: str) -> str:
