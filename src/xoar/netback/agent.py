@@ -15,10 +15,11 @@ from xoar.netback.declared import vif_name
 from xoar.netback.errors import ProgramFailed
 from xoar.netback.kernel import LinuxKernel
 from xoar.netback.layout import NO_NIC, Layout, Nic, is_physical, plan
+from xoar.netback.parties import Party
 from xoar.netback.programs import Child, Rules, put
 from xoar.netback.reconcile import Outcome, UplinkAddress, converge
 from xoar.netback.records import Records
-from xoar.netback.reports import Reports
+from xoar.netback.reports import Reports, report_vif
 from xoar.netback.ruleset import render
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.linux import Connection
@@ -66,8 +67,8 @@ class Agent:
         self._rules = Rules()
         self._dnsmasq = Child("dnsmasq", settings.folder)
         self._udhcpc = Child("udhcpc", settings.folder, listen=True)
-        self._reports = Reports(store)
         self._records = Records(store)
+        self._reports: dict[str, Reports] = {}
         self._layout = plan({}, {}, None, None)
         self._outcome = Outcome(set(), {}, {})
         self._failure = ""
@@ -75,7 +76,12 @@ class Agent:
         self._leased_by = 0
         self._nic_deadline = time.monotonic() + _NIC_GRACE
         self._next_act: float | None = time.monotonic()
-        self._addresses = self._reports.addresses()
+        self._due, self._earliest = False, 0.0  # whether to act, and not before when
+        self._addresses = {
+            place: address
+            for party in self._records.parties()
+            for place, address in self._reports_to(party).addresses().items()
+        }
 
     def run(self) -> None:
         """Serves. Raises ProtocolError or OSError if XenStore can't be reached any more."""
@@ -96,17 +102,24 @@ class Agent:
             self._udhcpc.check(),
             self._next_act is not None and time.monotonic() >= self._next_act,
         ]
-        if any(changes):
+        self._due = self._due or any(changes)
+        if self._due and time.monotonic() >= self._earliest:
+            self._due = False
+            start = time.monotonic()
             self._act()
+            # who changes what it declares all the time takes half of the time at most
+            self._earliest = 2 * time.monotonic() - start
         self._hear()
-        self._report()
+        if not self._due:  # else what is declared is not yet so
+            self._report()
 
     def _wait(self) -> None:
         poll = select.poll()
         for fd in (self._store.fileno(), self._kernel.fileno(), self._udhcpc.fileno()):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        poll.poll(0 if self._store.has_event() else int(_TURN * 1000))
+        pause = max(0.0, self._earliest - time.monotonic()) if self._due else _TURN
+        poll.poll(0 if self._store.has_event() and not self._due else int(pause * 1000 + 0.999))
 
     def _act(self) -> None:
         """Plans, and makes it so."""
@@ -194,16 +207,32 @@ class Agent:
             plugged = vif_name(place) in self._outcome.plugged
             status = ("error", faults[place]) if place in faults else ("connected" if plugged else "", "")
             if status != said:
-                self._reports.vif(place, *status)
                 self._records.statuses[place] = status
-        nodes = {f"networks/{name}": text for name, text in self._network_states().items()}
-        for place, address in list(self._addresses.items()):
-            if place in self._records.statuses:
-                nodes[f"addresses/{place[0]}/{place[1]}"] = address
-            else:
-                del self._addresses[place]
-        state, note = self._state()
-        self._reports.say({**nodes, **({"note": note} if note else {}), "state": state})
+                try:
+                    report_vif(self._store, place, *status)
+                except Refused as error:  # whose vif it is may hide its nodes, or change them all the time
+                    print(f"netback: {vif_name(place)} can't be answered: {error.name}", flush=True)
+        for place in [place for place in self._addresses if place not in self._records.owners]:
+            del self._addresses[place]
+        networks, (state, note) = self._network_states(), self._state()
+        for party in self._records.parties():
+            nodes = {f"networks/{name}": text for name, text in networks.items() if party.may_use(name)}
+            for place, address in self._addresses.items():
+                if self._records.owners[place] == party:
+                    nodes[f"addresses/{place[0]}/{place[1]}"] = address
+            nodes |= {"note": note} if note else {}
+            try:
+                self._reports_to(party).say({**nodes, "state": state})
+            except Refused as error:  # a tenant that is withdrawn loses its nodes at any moment
+                print(f"netback: {party.tenant or 'host'} can't be told: {error.name}", flush=True)
+
+    def _reports_to(self, party: Party) -> Reports:
+        """What is said to a party."""
+        found = self._reports.get(party.base)
+        if found is None or (party.base in self._records.remade and found.wiped):
+            found = self._reports[party.base] = Reports(self._store, party.base)
+        self._records.remade.discard(party.base)
+        return found
 
     def _network_states(self) -> dict[str, str]:
         faults = self._records.network_faults | self._layout.network_faults | self._outcome.network_faults

@@ -6,7 +6,7 @@ class NetBackError(Exception):
 
 
 class Malformed(NetBackError):
-    """Something declared in XenStore makes no sense."""
+    """Something declared in XenStore makes no sense, or is not its author's to declare."""
 
 
 class ProgramFailed(NetBackError):

@@ -85,7 +85,10 @@ def vlan_name(vlan: int) -> str:
 def plan(
     networks: Mapping[str, Network], vifs: Mapping[Place, Vif], nic: Nic | None, leased: IPv4Network | None
 ) -> Layout:
-    """The layout for these networks and vifs; `leased` is the subnet that the uplink has its address in."""
+    """The layout for these networks and vifs; `leased` is the subnet that the uplink has its address in.
+
+    Of two vifs that contradict each other the one that comes first is right.
+    """
     layout = Layout(nic.name if nic else "", {}, {}, {}, "", {}, {})
     for _, network in sorted(networks.items()):
         fault = _conflict(network, layout, leased)
@@ -101,7 +104,7 @@ def plan(
             layout.vlans[port] = network.vlan
         if nic is None:
             layout.network_faults[network.name] = NO_NIC
-    for key, vif in sorted(vifs.items()):
+    for key, vif in vifs.items():
         fault = _unfit(vif, layout)
         if fault:
             layout.vif_faults[key] = fault

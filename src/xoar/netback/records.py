@@ -1,4 +1,8 @@
-"""What the Toolstack has declared, kept up to date by watches."""
+"""What the Toolstacks have declared, kept up to date by watches.
+
+Networks are the host's. A vif may be a tenant's: then its node belongs to that tenant's Toolstack, and all
+below it is what a hostile one may have written, hides, or changes all the time.
+"""
 
 from xoar.netback.declared import (
     NETWORK_NODES,
@@ -11,6 +15,8 @@ from xoar.netback.declared import (
     parse_vif,
 )
 from xoar.netback.errors import Malformed
+from xoar.netback.parties import HOST, NOBODY, Party, tenant
+from xoar.xenstore import tenants
 from xoar.xenstore.linux import Connection
 
 NETWORKS = "networks"
@@ -18,6 +24,7 @@ VIFS = "backend/vif"
 # read along: whether the device is whole, and what others make of our report
 _STATE = "state"
 _STATUS = ("hotplug-status", "hotplug-error")
+_EVENTS = 1000  # that are taken at once
 
 
 class Records:
@@ -27,48 +34,97 @@ class Records:
         self.networks: dict[str, Network] = {}
         self.network_faults: dict[str, str] = {}
         self.vifs: dict[Place, Vif] = {}
+        """Who has been as it is for longest comes first."""
         self.vif_faults: dict[Place, str] = {}
         self.statuses: dict[Place, tuple[str, str]] = {}
         """hotplug-status and hotplug-error of each vif, "" if there is none."""
+        self.owners: dict[Place, Party] = {}
+        """Whose each vif is, if somebody's who is served here."""
+        self.tenants: dict[int, Party] = {}
+        """By the domid of the Toolstack."""
+        self.remade: set[str] = set()
+        """The `base` of tenants whose nodes may have been made anew; for who writes there to take back."""
         self._store = store
-        store.watch(NETWORKS, NETWORKS)
-        store.watch(VIFS, VIFS)
+        for path in (NETWORKS, VIFS, tenants.TENANTS):
+            store.watch(path, path)
         # at once: what an agent before this one has made is measured by what is declared
-        for name in store.children(NETWORKS):
+        for name in tenants.children(store, NETWORKS):
             self._read_network(name)
+        for domid in tenants.found(store):
+            self._read_tenant(domid)
         for place in self._all_vifs():
             self._read_vif(place)
 
+    def parties(self) -> list[Party]:
+        """All that are served."""
+        return [HOST, *self.tenants.values()]
+
     def take_changes(self) -> bool:
-        """Reads anew what watches say has changed; whether there was anything."""
+        """Reads anew what watches say has changed; whether anything is to be planned anew."""
         networks: set[str] = set()
         vifs: set[Place] = set()
-        while (event := self._store.next_event(0)) is not None:
+        changed: set[int] = set()
+        for _ in range(_EVENTS):
+            event = self._store.next_event(0)
+            if event is None:
+                break
             path, token = event
             words = path.removeprefix(token).split("/")[1:]
             if token == NETWORKS:
                 networks.update(words[:1] or self._all_networks())
+            elif token == tenants.TENANTS:
+                changed.update(self._tenants_of(words))
             elif len(words) < 2:
                 vifs.update(self._all_vifs())
             elif len(words) == 2 or words[2] in (*VIF_NODES, *_STATUS, _STATE):
                 place = parse_place(words[0], words[1])
                 vifs.update([place] if place else [])
+        before = self._declared()
         for name in networks:
             self._read_network(name)
-        for place in vifs:
+        for domid in changed:
+            self._read_tenant(domid)
+        if changed:
+            vifs.update(self._all_vifs())
+        for place in sorted(vifs):
             self._read_vif(place)
-        return bool(networks or vifs)
+        return before != self._declared()
+
+    def _declared(self) -> tuple[object, ...]:
+        return (
+            dict(self.networks),
+            dict(self.network_faults),
+            # which is first counts
+            list(self.vifs.items()),
+            dict(self.vif_faults),
+        )
 
     def _all_networks(self) -> list[str]:
-        return [*self.networks, *self.network_faults, *self._store.children(NETWORKS)]
+        return [*self.networks, *self.network_faults, *tenants.children(self._store, NETWORKS)]
 
     def _all_vifs(self) -> list[Place]:
         places = [*self.vifs, *self.vif_faults]
-        for guest in self._store.children(VIFS):
-            for handle in self._store.children(f"{VIFS}/{guest}"):
+        for guest in tenants.children(self._store, VIFS):
+            for handle in tenants.children(self._store, f"{VIFS}/{guest}"):
                 place = parse_place(guest, handle)
                 places += [place] if place else []
         return places
+
+    def _tenants_of(self, words: list[str]) -> list[int]:
+        """The tenants that a change below their nodes concerns."""
+        if not words:
+            return [*self.tenants, *tenants.found(self._store)]
+        domid = tenants.domid_of(words[0])
+        said = len(words) > 2 and words[1] != NETWORKS  # by us, or requests that nobody serves here
+        return [] if domid is None or said else [domid]
+
+    def _read_tenant(self, domid: int) -> None:
+        self.remade.add(f"{tenants.base(domid)}/")
+        party = tenant(self._store, domid)
+        if party is None:
+            self.tenants.pop(domid, None)
+        else:
+            self.tenants[domid] = party
 
     def _read_network(self, name: str) -> None:
         self.networks.pop(name, None)
@@ -82,21 +138,41 @@ class Records:
             self.network_faults[name] = str(error)
 
     def _read_vif(self, place: Place) -> None:
-        for record in (self.vifs, self.vif_faults, self.statuses):
+        for record in (self.owners, self.vif_faults, self.statuses):
             record.pop(place, None)
         nodes = self._nodes(vif_path(place), (*VIF_NODES, *_STATUS, _STATE))
-        if _STATE not in nodes:
-            return
-        self.statuses[place] = (nodes.get(_STATUS[0], ""), nodes.get(_STATUS[1], ""))
-        try:
-            self.vifs[place] = parse_vif(place, nodes)
-        except Malformed as error:
-            self.vif_faults[place] = str(error)
+        vif = None
+        if _STATE in nodes:
+            self.statuses[place] = (nodes.get(_STATUS[0], ""), nodes.get(_STATUS[1], ""))
+            try:
+                vif = self._own(parse_vif(place, nodes))
+            except Malformed as error:
+                self.vif_faults[place] = str(error)
+        if vif != self.vifs.get(place):
+            self.vifs.pop(place, None)
+            if vif is not None:
+                self.vifs[place] = vif
+
+    def _own(self, vif: Vif) -> Vif:
+        """The vif itself, whose party is in `owners` then. Raises Malformed if it may not use its network."""
+        party = self._party(tenants.owner(self._store, vif_path(vif.place)))
+        if party is None:
+            raise Malformed(NOBODY)
+        self.owners[vif.place] = party
+        if not party.may_use(vif.network):
+            raise Malformed(f"network {vif.network} is not delegated to {party.tenant}")
+        return vif
+
+    def _party(self, domid: int | None) -> Party | None:
+        """Whom a Toolstack speaks for."""
+        if domid is None:
+            return None
+        return HOST if domid == tenants.owner(self._store, tenants.SERVICE) else self.tenants.get(domid)
 
     def _nodes(self, path: str, wanted: tuple[str, ...]) -> dict[str, str]:
-        """The values of those children that there are; one that is not ASCII is as good as empty."""
-        there = set(self._store.children(path))
-        return {name: self._store.text(f"{path}/{name}") or "" for name in wanted if name in there}
+        """The values of those children that there are; one that can't be read is as good as empty."""
+        there = set(tenants.children(self._store, path))
+        return {name: tenants.text(self._store, f"{path}/{name}") for name in wanted if name in there}
 
 
 def vif_path(place: Place) -> str:

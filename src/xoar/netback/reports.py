@@ -1,23 +1,32 @@
-"""What the agent says in XenStore: below `service`, and of each vif if it is plugged (docs/devices.md)."""
+"""What the agent says in XenStore: to each party below its `service`, and of each vif if it is plugged
+(docs/devices.md)."""
 
 from collections.abc import Mapping
 
 from xoar.netback.declared import Place, parse_place
 from xoar.netback.records import vif_path
+from xoar.xenstore import tenants
 from xoar.xenstore.linux import Connection
 
-_SERVICE = "service"
 _MAX_TEXT = 250  # characters; what the Toolstack takes of a note
 
 
 class Reports:
-    """Writes what differs from what is there already, an earlier agent's words among it."""
+    """What is said to one party, whose nodes begin with `base`: writes what differs from what is there
+    already, an earlier agent's words among it."""
 
-    def __init__(self, store: Connection) -> None:
+    def __init__(self, store: Connection, base: str = "") -> None:
         self._store = store
+        self._service = f"{base}{tenants.SERVICE}"
         self._said: dict[str, str] = {}
         for tree in ("networks", "addresses"):
             self._recall(tree)
+
+    @property
+    def wiped(self) -> bool:
+        """Whether what was said has been removed."""
+        said = self._said.get("state", "")
+        return tenants.text(self._store, f"{self._service}/state") != said
 
     def addresses(self) -> dict[Place, str]:
         """The addresses of vifs that an earlier agent spoke of."""
@@ -32,37 +41,38 @@ class Reports:
     def say(self, nodes: Mapping[str, str]) -> None:
         """Has these nodes below `service`, and no others. Raises Refused."""
         for path in [path for path in self._said if path not in nodes]:
-            self._store.rm(f"{_SERVICE}/{path}")
+            self._store.rm(f"{self._service}/{path}")
             parent = path.rpartition("/")[0]
             if "/" in parent and not any(other.startswith(f"{parent}/") for other in nodes):
-                self._store.rm(f"{_SERVICE}/{parent}")
+                self._store.rm(f"{self._service}/{parent}")
             del self._said[path]
         for path, text in nodes.items():
             if self._said.get(path) != text:
-                self._store.write(f"{_SERVICE}/{path}", _line(text))
+                self._store.write(f"{self._service}/{path}", _line(text))
                 self._said[path] = text
 
-    def vif(self, place: Place, status: str, error: str) -> None:
-        """Sets hotplug-status and hotplug-error ("": none), unless the vif's node is gone. Raises Refused."""
-        path = vif_path(place)
-
-        def body(transaction: int) -> None:
-            if not self._store.exists(f"{path}/state", transaction):
-                return  # a write would bring the device back
-            for name, text in (("hotplug-error", _line(error)), ("hotplug-status", status)):
-                if text:
-                    self._store.write(f"{path}/{name}", text, transaction)
-                else:
-                    self._store.rm(f"{path}/{name}", transaction)
-
-        self._store.transaction(body)
-
     def _recall(self, path: str) -> None:
-        children = self._store.children(f"{_SERVICE}/{path}")
+        children = tenants.children(self._store, f"{self._service}/{path}")
         for name in children:
             self._recall(f"{path}/{name}")
         if not children and "/" in path:
-            self._said[path] = self._store.text(f"{_SERVICE}/{path}") or ""
+            self._said[path] = tenants.text(self._store, f"{self._service}/{path}")
+
+
+def report_vif(store: Connection, place: Place, status: str, error: str) -> None:
+    """Sets hotplug-status and hotplug-error ("": none), unless the vif's node is gone. Raises Refused."""
+    path = vif_path(place)
+
+    def body(transaction: int) -> None:
+        if not store.exists(f"{path}/state", transaction):
+            return  # a write would bring the device back
+        for name, text in (("hotplug-error", _line(error)), ("hotplug-status", status)):
+            if text:
+                store.write(f"{path}/{name}", text, transaction)
+            else:
+                store.rm(f"{path}/{name}", transaction)
+
+    store.transaction(body)
 
 
 def _line(text: str) -> str:

@@ -65,6 +65,7 @@ class World:
         self._serve_outside()
         eventually("XenStore serves", self.socket.exists)
         self.store = linux.connect(str(self.socket))
+        self.store.mkdir("service")  # its owner is the host's Toolstack
         self.agent = self.start_agent()
 
     def plug_nic(self) -> None:
@@ -135,6 +136,7 @@ class World:
             machine.end()
         self.guests = {}
         self.store.rm("backend/vif")
+        self.store.rm("tenants")
         for name in self.store.children("networks"):
             self.store.rm(f"networks/{name}")
         eventually("all is gone", lambda: not self.store.children("service/networks"))
@@ -339,6 +341,41 @@ def test_what_makes_no_sense_is_an_error_of_that_vif_alone(lan: World):
     lan.declare_vif(5, "lan", mac(5))
     eventually("what is put right works", lambda: lan.status(5) == "connected")
     assert lan.store.text("backend/vif/5/0/hotplug-error") is None
+
+
+def test_a_tenants_vif_follows_what_is_delegated(lan: World):
+    tenant = 32512
+    base = f"tenants/{tenant}"
+
+    def delegate() -> None:
+        for node, value in (("service", ""), ("networks/lan", ""), ("name", "acme")):
+            lan.store.write(f"{base}/{node}", value)
+
+    delegate()
+    lan.declare_network("other", mode="bridge", vlan="9")
+    lan.store.mkdir("backend/vif/5/0")
+    lan.store.set_perms("backend/vif/5/0", [f"n{tenant}"])
+    guest = lan.plugged_guest(5, "lan")
+    lan.plugged_guest(6, "lan")
+    guest.frames("eth0").send(arp(mac(5), mac(5), "192.0.2.5"))
+    told = f"{base}/service/addresses/5/0"
+    eventually("its address is told to the tenant", lambda: lan.store.text(told) == "192.0.2.5")
+    assert lan.store.children("service/addresses") == []
+    assert lan.store.children(f"{base}/service/networks") == ["lan"]
+    for node, why in (
+        ("networks/lan", "network lan is not delegated to acme"),
+        ("", "is not delegated to the"),
+    ):
+        lan.store.rm(f"{base}/{node}".rstrip("/"))
+        eventually("it is an error", lambda: lan.status(5) == "error")
+        assert why in (lan.store.text("backend/vif/5/0/hotplug-error") or "")
+        assert lan.bridge_of("vif5.0") == ""
+        assert lan.status(6) == "connected"
+        delegate()
+        eventually("it is back", lambda: lan.status(5) == "connected")
+        assert lan.bridge_of("vif5.0") != ""
+    assert lan.store.text(f"{base}/service/state") == "ready"
+    assert lan.store.text(f"{base}/service/networks/lan") == "up"
 
 
 def test_a_vif_that_vanishes_is_not_connected_any_more(lan: World):
