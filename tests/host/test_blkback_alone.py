@@ -111,15 +111,15 @@ class Machine:
             assert self._process.poll() is None and time.monotonic() < end, f"{path} is {value!r}"
             time.sleep(0.05)
 
-    def begin(self, line: str) -> str:
-        """Makes a request; where its reply will be."""
+    def begin(self, line: str, base: str = "") -> str:
+        """Makes a request, of a tenant if its nodes begin with `base`; where the reply will be."""
         self._number += 1
-        self.store.write(f"requests/{self._number}", line)
-        return f"service/replies/{self._number}"
+        self.store.write(f"{base}requests/{self._number}", line)
+        return f"{base}service/replies/{self._number}"
 
-    def ask(self, line: str) -> str:
+    def ask(self, line: str, base: str = "") -> str:
         """The final reply to a request."""
-        return self.wait(self.begin(line), "ok|error")
+        return self.wait(self.begin(line, base), "ok|error")
 
     def put(self, image: bytes, at: int = DATA) -> str:
         """Puts an image on the exchange disk; offset and length, then the SHA-256 as in a request."""
@@ -139,9 +139,9 @@ class Machine:
         assert hashlib.sha256(data).hexdigest() == found[2]
         return data
 
-    def volume(self, name: str) -> dict[str, str]:
+    def volume(self, name: str, base: str = "") -> dict[str, str]:
         """What the agent says of a volume; empty if there is none."""
-        text = self.store.text(f"service/volumes/{name}") or ""
+        text = self.store.text(f"{base}service/volumes/{name}") or ""
         return dict(word.split("=") for word in text.split())
 
     def used_kib(self) -> int:
@@ -211,6 +211,40 @@ def test_a_guest_is_told_where_its_volume_is(machine: Machine) -> None:
     assert machine.ask("delete root").startswith("error 16 ")
     machine.store.rm("backend/vbd/32")
     assert machine.ask("delete root") == "ok"
+
+
+def test_a_tenants_volumes_are_its_own_and_outlast_everything(machine: Machine) -> None:
+    toolstack, base, vbd = 32512, "tenants/32512/", "backend/vbd/40/51712"
+
+    def delegate() -> None:
+        for name, value in (("volumes_kib", "16384"), ("images/image_1", ""), ("name", "acme-1")):
+            machine.store.write(base + name, value)
+        machine.wait(f"{base}service/state", "ready")
+
+    delegate()
+    raw = image(4 * MIB, 6)
+    assert machine.ask(f"import image_1 raw {DATA} {len(raw)} 4096 {machine.put(raw)}") == "ok"
+    assert machine.ask("create acme-1_root 4096") == "ok"
+    assert machine.ask("clone image_1 root", base) == machine.ask("create a_tmeta 5000", base) == "ok"
+    assert machine.ask("create more 4096", base).startswith("error 122 ")
+    assert machine.ask(f"export root {BACK} {EXCHANGE - BACK}", base).startswith("error 95 ")
+    assert machine.volume("root", base)["size_kib"] == "4096"
+    machine.store.mkdir(vbd)
+    machine.store.set_perms(vbd, [f"n{toolstack}"])
+    for name, value in (("online", "1"), ("state", "2"), ("mode", "w"), ("params", "root")):
+        machine.store.write(f"{vbd}/{name}", value)
+    assert machine.wait(f"{vbd}/hotplug-status", ".") == "connected"
+    assert machine.ask("delete root", base).startswith("error 16 ")
+    machine.store.rm("tenants")
+    machine.kill()
+    machine.start()
+    assert machine.store.children("service/volumes") == ["acme-1_root", "image_1"]
+    assert machine.store.text("service/tenants/acme-1") == "volumes=2 size_kib=12288 used_kib=2816"
+    delegate()
+    for name in ("root", "a_tmeta"):
+        assert machine.ask(f"delete {name}", base) == "ok"
+    assert machine.exported("image_1") == raw
+    assert machine.ask("delete image_1") == machine.ask("delete acme-1_root") == "ok"
 
 
 def test_a_raw_image_comes_back_as_it_was(machine: Machine) -> None:

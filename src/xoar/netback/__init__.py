@@ -11,6 +11,7 @@
 | `kernel` | the kernel's interfaces, over pyroute2 |
 | `programs` | nft, dnsmasq and udhcpc |
 | `arp` | addresses that guests are seen to use |
+| `parties` | whom NetBack serves: the host, and tenants with the networks that they may use |
 | `records`, `reports` | XenStore: what is declared, what is said |
 | `agent` | the loop |
 
