@@ -24,12 +24,14 @@ def image(name: str = "device") -> str:
     return f'[images.{name}]\nkernel = "{linux.build(apt, show)}"\ninitramfs = "{initramfs}"\n'
 
 
-def shell(host: HostUnderTest, name: str, command: str, timeout: float = 60) -> str:
+def shell(host: HostUnderTest, name: str, command: str, timeout: float = 60, tenant: str = "") -> str:
     """What a command prints in the guest, without the echo of the command and of the prompt."""
     script = f"echo '<'; {command}; echo '>'\n"
     # a command may be silent for long, and its echo come in pieces, of which one ends in ">"
     patience = ("--timeout", str(timeout), "--quiet", str(timeout), "--wait", "(?:login: |# )$")
-    said = host.cli("console", name, "--login", "root", *patience, input=script).replace("\r", "")
+    said = host.cli("console", name, "--login", "root", *patience, input=script, tenant=tenant).replace(
+        "\r", ""
+    )
     found = re.search(r"^<\n(.*?)^>$", said, re.MULTILINE | re.DOTALL)
     assert found, said
     return found[1].strip()
@@ -38,18 +40,21 @@ def shell(host: HostUnderTest, name: str, command: str, timeout: float = 60) -> 
 class Worker:
     """`work` in a guest; as long as it runs, `progress` shows that it gets on without an error."""
 
-    def __init__(self, host: HostUnderTest, name: str, disk: str = "-", address: str = "-") -> None:
+    def __init__(
+        self, host: HostUnderTest, name: str, disk: str = "-", address: str = "-", tenant: str = ""
+    ) -> None:
         self.name = name
         self._host = host
-        shell(host, name, f"rm -f /tmp/rounds; (work {disk} {address} >/dev/null 2>&1 &)")
+        self._tenant = tenant
+        self._shell(f"rm -f /tmp/rounds; (work {disk} {address} >/dev/null 2>&1 &)")
 
     def rounds(self) -> int:
         """How many rounds it has done."""
-        return int(shell(self._host, self.name, "cat /tmp/rounds 2>/dev/null || echo 0"))
+        return int(self._shell("cat /tmp/rounds 2>/dev/null || echo 0"))
 
     def errors(self) -> str:
         """What went wrong up to now."""
-        return shell(self._host, self.name, "cat /tmp/errors")
+        return self._shell("cat /tmp/errors")
 
     def progress(self, rounds: int = 2, timeout: float = 60) -> None:
         """Waits for so many more rounds, all without an error."""
@@ -62,10 +67,11 @@ class Worker:
 
     def stop(self) -> None:
         """Has it let go of disk and network."""
-        done = shell(
-            self._host, self.name, "touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 0.2; done"
-        )
+        done = self._shell("touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 0.2; done")
         assert done == self.errors() == ""
+
+    def _shell(self, command: str) -> str:
+        return shell(self._host, self.name, command, tenant=self._tenant)
 
 
 def newest_nic(host: HostUnderTest, name: str) -> str:

@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,16 @@ class HostUnderTest:
             if facts[key] == value:
                 return facts
             assert time.monotonic() < deadline, f"{name}: {key} is {facts[key]!r}, not {value!r}"
+
+    def wait_json(
+        self, holds: Callable[[Any], bool], *arguments: str, tenant: str = "", timeout: float = 60
+    ) -> Any:
+        """What a command prints with --json once that holds of it."""
+        deadline = time.monotonic() + timeout
+        while not holds(found := self.json(*arguments, tenant=tenant)):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.3)
+        return found
 
     def destroy(self, *names: str) -> None:
         for name in names:

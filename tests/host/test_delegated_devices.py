@@ -1,0 +1,181 @@
+"""A tenant's guests have disks and networks of driver domains that are delegated to it, and of no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from device_guests import MEMORY, Worker, image
+from harness import HostUnderTest, running
+from test_four_driver_domains import ROUTER, networks_up
+from test_tenants import Tenant
+
+from xoar.cli.failures import ERROR, NOT_FOUND
+
+pytestmark = pytest.mark.devices
+
+CONFIG = """
+[host]
+memory = "3GiB"
+
+[drivers.net0]
+kind = "netback"
+
+[drivers.disk0]
+kind = "blkback"
+size = "1GiB"
+
+[networks.lan]
+driver = "net0"
+
+[networks.private]
+driver = "net0"
+vlan = 42
+
+[volumes.base]
+driver = "disk0"
+size = "16MiB"
+
+[volumes.secret]
+driver = "disk0"
+size = "16MiB"
+
+[tenants.acme]
+memory = "256MiB"
+guests = 3
+devices = 3
+delegated = [
+    {{ driver = "net0", networks = ["lan"] }},
+    {{ driver = "disk0", volumes = "128MiB", images = ["base"] }},
+]
+
+[tenants.bolt]
+memory = "256MiB"
+
+{image}
+"""
+
+
+@pytest.fixture(scope="module")
+def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
+    with running("delegated", CONFIG.format(image=image()), logs) as host:
+        host.cli("up", timeout=400)
+        networks_up(host)
+        yield host
+
+
+@pytest.fixture
+def acme(host: HostUnderTest) -> Iterator[Tenant]:
+    yield from used(Tenant(host, "acme"))
+
+
+@pytest.fixture
+def bolt(host: HostUnderTest) -> Iterator[Tenant]:
+    yield from used(Tenant(host, "bolt"))
+
+
+def used(tenant: Tenant) -> Iterator[Tenant]:
+    yield tenant
+    for guest in tenant.guests():
+        tenant.cli("guest", "destroy", guest)
+    for row in volumes(tenant):
+        tenant.cli("volume", "delete", row)
+
+
+def create(tenant: Tenant, name: str, *more: str, status: int = 0) -> str:
+    words = ("--image", "device", "--memory", MEMORY, "--command-line", "ip=dhcp")
+    return tenant.cli("guest", "create", name, *words, *more, status=status)
+
+
+def volumes(tenant: Tenant) -> list[str]:
+    return [row["name"] for row in tenant.host.json("volume", "list", tenant=tenant.name)["volumes"]]
+
+
+def worker(tenant: Tenant, name: str) -> Worker:
+    """`work` in a tenant's guest, on its disk and its network."""
+    return Worker(tenant.host, name, "/dev/xvda", ROUTER, tenant=tenant.name)
+
+
+def test_a_tenants_guest_works_on_a_disk_and_a_network_of_its_own(host: HostUnderTest, acme: Tenant) -> None:
+    assert [row["name"] for row in host.json("network", "list", tenant="acme")] == ["lan"]
+    acme.cli("volume", "create", "data", "--size", "64MiB")
+    create(acme, "web", "--disk", "data", "--nic", "lan")
+    work = worker(acme, "web")
+    work.progress()
+    shown = host.json("guest", "show", "web", tenant="acme")
+    assert (
+        [disk["state"] for disk in shown["disks"]] == [nic["state"] for nic in shown["nics"]] == ["connected"]
+    )
+    (row,) = [row for row in host.json("tenant", "list") if row["name"] == "acme"]
+    assert (row["devices"], row["max_devices"]) == (2, 3)
+
+    # plugged and unplugged while it runs, up to the quota
+    acme.cli("nic", "attach", "web", "lan")
+    assert "3 devices" in acme.cli("nic", "attach", "web", "lan", status=ERROR)
+    handle = str(host.json("guest", "show", "web", tenant="acme")["nics"][-1]["handle"])
+    acme.cli("nic", "detach", "web", handle)
+    work.progress()
+    work.stop()
+
+
+def test_what_is_not_delegated_is_out_of_reach(host: HostUnderTest, acme: Tenant, bolt: Tenant) -> None:
+    assert "no network private" in create(acme, "a", "--nic", "private", status=NOT_FOUND)
+    assert "no volume secret" in create(acme, "a", "--disk", "secret,driver=disk0", status=ERROR)
+    assert host.json("driver", "list", tenant="bolt") == []
+    assert "no network lan" in create(bolt, "b", "--nic", "lan", status=NOT_FOUND)
+    assert acme.guests() == bolt.guests() == []
+
+
+def test_volumes_have_a_quota_and_names_of_their_own(host: HostUnderTest, acme: Tenant) -> None:
+    acme.cli("volume", "create", "base", "--size", "64MiB")
+    acme.cli("volume", "clone", "base", "copy")
+    assert "quota" in acme.cli("volume", "create", "more", "--size", "16MiB", status=ERROR)
+    assert "no volume secret" in acme.cli("volume", "clone", "secret", "mine", status=NOT_FOUND)
+    assert volumes(acme) == ["base", "copy"]
+    mine = {row["name"]: row["size_kib"] for row in host.json("volume", "list")["volumes"]}
+    assert mine == {"base": 16 << 10, "secret": 16 << 10}
+    acme.cli("volume", "delete", "copy")
+    acme.cli("volume", "delete", "base")
+    acme.cli("volume", "clone", "base", "from-host")
+    (row,) = host.json("volume", "list", tenant="acme")["volumes"]
+    assert (row["name"], row["size_kib"]) == ("from-host", 16 << 10)
+
+
+def test_delegated_and_withdrawn_while_the_host_runs(host: HostUnderTest, bolt: Tenant) -> None:
+    host.cli("tenant", "delegate", "bolt", "net0", "--network", "lan")
+    host.cli("tenant", "delegate", "bolt", "disk0", "--volumes", "64MiB")
+    rows = {(row["tenant"], row["driver"]) for row in host.json("tenant", "delegations")}
+    assert rows == {(tenant, driver) for tenant in ("acme", "bolt") for driver in ("net0", "disk0")}
+    bolt.cli("volume", "create", "data", "--size", "32MiB")
+    create(bolt, "web", "--disk", "data", "--nic", "lan")
+    work = worker(bolt, "web")
+    work.progress()
+    work.stop()
+
+    host.cli("tenant", "withdraw", "bolt", "net0")
+    assert "no network lan" in bolt.cli("nic", "attach", "web", "lan", status=NOT_FOUND)
+    host.wait_json(lambda shown: shown["nics"][0]["state"] == "failed", "guest", "show", "web", tenant="bolt")
+    host.cli("tenant", "delegate", "bolt", "net0", "--network", "lan")
+    host.wait_json(
+        lambda shown: shown["nics"][0]["state"] == "connected", "guest", "show", "web", tenant="bolt"
+    )
+    work = worker(bolt, "web")
+    work.progress()
+    work.stop()
+    bolt.cli("guest", "destroy", "web")
+    bolt.cli("volume", "delete", "data")
+    for driver in ("net0", "disk0"):
+        host.cli("tenant", "withdraw", "bolt", driver)
+
+
+def test_a_driver_domain_and_a_toolstack_that_come_back_serve_the_tenant_again(
+    host: HostUnderTest, acme: Tenant
+) -> None:
+    acme.cli("volume", "create", "data", "--size", "32MiB")
+    for driver in ("net0", "disk0"):
+        host.cli("driver", "restart", driver, timeout=300)
+    networks_up(host)
+    host.wait_json(lambda rows: {row["state"] for row in rows} == {"ready"}, "driver", "list", tenant="acme")
+    create(acme, "web", "--disk", "data", "--nic", "lan")
+    worker(acme, "web").progress()
