@@ -135,6 +135,7 @@ class Declared:
     memory_kib: int = 1 << 20
     vcpus: int = 8
     guests: int = 8
+    devices: int = 16
     key: bytes = bytes(32)
 
 
