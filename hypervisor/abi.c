@@ -198,6 +198,10 @@ static void sysctls(void)
     SYSCTL_FIELD(readconsole, buffer);
     SYSCTL_FIELD(readconsole, count);
     END();
+    SYSCTL(debug_keys);
+    SYSCTL_FIELD(debug_keys, keys);
+    SYSCTL_FIELD(debug_keys, nr_keys);
+    END();
 }
 
 static void memory(void)
@@ -559,6 +563,16 @@ static void flask(void)
     MEMBER(struct xen_flask_op, u.sid_context.sid, "sid");
     MEMBER(struct xen_flask_op, u.sid_context.size, "size");
     MEMBER(struct xen_flask_op, u.sid_context.context, "context");
+    END();
+    NUMBER(FLASK_SETBOOL);
+    STRUCT("flask_boolean", struct xen_flask_op);
+    FIELD(struct xen_flask_op, cmd);
+    FIELD(struct xen_flask_op, interface_version);
+    MEMBER(struct xen_flask_op, u.boolean.bool_id, "bool_id");
+    MEMBER(struct xen_flask_op, u.boolean.new_value, "new_value");
+    MEMBER(struct xen_flask_op, u.boolean.commit, "commit");
+    MEMBER(struct xen_flask_op, u.boolean.size, "size");
+    MEMBER(struct xen_flask_op, u.boolean.name, "name");
     END();
 }
 

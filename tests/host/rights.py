@@ -25,7 +25,8 @@ every operation on everybody while Xen logs what it grants and refuses. They ass
 - all of it was granted in some run, but for what has a number: the reason stands below.
 
 `own` is the domain itself, `channel` its own ends of event channels; an end may lead to whom the row `peers`
-names. A right is FLASK's: class, then permissions.
+names. A right is FLASK's: class, then permissions. One that is *optional* is off until an operator permits it
+(`xoar right permit`); the attacker, whom nobody permits it, must be refused.
 """
 
 
@@ -41,10 +42,12 @@ def page() -> str:
                 "Not put to the test: it is domain 0 of a host on which nobody else's code runs yet.\n"
             )
         parts.append("| on | rights |\n|---|---|")
+        standing = rules.at_boot(allowed)
         for on, named in _by_target(manifest, list(allowed)).items():
             by_class: dict[str, list[str]] = {}
             for rule in named:
                 word = _marked(rule, reasons, tried=manifest is not shards.root)
+                word += "" if rule in standing else " (optional)"
                 by_class.setdefault(rule.security_class, []).append(word)
             cells = [f"{name}: {', '.join(words)}" for name, words in by_class.items()]
             parts.append(f"| {on} | {'; '.join(cells)} |")

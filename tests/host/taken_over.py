@@ -31,6 +31,8 @@ CHECKED = {
     ("sysctl", "29"): "xen physinfo",
     ("xsm_op", "4"): "security check_context",
     ("xsm_op", "5"): "security check_context",
+    ("xsm_op", "12"): "security setbool",
+    ("xsm_op", "13"): "security setbool",
     ("console_io", "0"): "xen writeconsole",
     ("console_io", "1"): "xen readconsole",
     ("xen_version", "1"): "version xen_extraversion",
@@ -90,7 +92,7 @@ UNCHECKED = {
     ("xsm_op", "2"): "getenforce",
     ("xsm_op", "3"): "setenforce to what it is already",
     ("xsm_op", "10"): "policyvers",
-    ("xsm_op", "11"): "getbool: there is none",
+    ("xsm_op", "11"): "getbool: which optional rights are on",
     ("xsm_op", "14"): "mls: whether the policy has levels",
     ("xsm_op", "16"): "getavc_threshold",
     ("xsm_op", "18"): "avc_hashstats",
@@ -168,7 +170,7 @@ def judge(
     `types`: those of the victims, by domid; `devices`: whether the host has some; rules that match
     `elsewhere` are found by another test.
     """
-    stated = rules.derive(shardset.load_all())
+    stated = rules.at_boot(rules.derive(shardset.load_all()))
     own = f"{attacker}_t"
     wrong = [f"refused, though a manifest states it: {rule}" for rule in found.refused & set(stated)]
     wrong += [f"granted, though no manifest states it: {rule}" for rule in found.granted - set(stated)]

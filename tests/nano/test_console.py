@@ -27,7 +27,9 @@ class Host:
         to_server, to_client = xenstore_rings(shared_page())
         self.reports = []
         self.channel = Channel(to_server, to_client, lambda: None, "toolstack", "console")
-        self.console = Console(self.connect, lambda domid, gref, port, peer: self, None, self.reports.append)
+        self.console = Console(
+            self.connect, lambda domid, gref, port, peer: self, None, None, self.reports.append
+        )
         self.console.toolstack("toolstack", 4, 2, 1)
         to_server, to_client = xenstore_rings(shared_page())
         self.builder = Channel(to_client, to_server, lambda: None, "console", "builder")

@@ -129,6 +129,10 @@ def _plain(trial: Trial) -> None:
     trial.require("Xen's release", info.xen_version[-1].isdigit(), info.xen_version)
     xen = trial.step("Xen's log", lambda: trial.client.open("xen").read(0.2) or None)
     trial.require("Xen's log", b"(XEN)" in xen, repr(xen[:80]))
+    debug = {"shard": "console", "security_class": "xen", "permission": "debug"}
+    trial.ask("a right permitted", "permit_change", **debug, on=1)
+    trial.step("a debug key", lambda: _pressed(trial))
+    trial.ask("the right withdrawn", "permit_change", **debug, on=0)
 
     _guest(trial, "one", "tiny", 32)
     shell = Shell(trial, "one")
@@ -145,6 +149,11 @@ def _plain(trial: Trial) -> None:
     trial.require("free memory", freed >= 31 << 10, f"only {freed} KiB came back")
     trial.step("every shard's line in Xen's log", lambda: _spoke(trial, lasting) or None)
     trial.content()
+
+
+def _pressed(trial: Trial) -> bool:
+    trial.client.press("h")
+    return True
 
 
 def _spoke(trial: Trial, shards: dict[str, str]) -> bool:

@@ -8,6 +8,7 @@ from xoar.xen.ring import xenstore_rings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from xoar.builder.library import Image
@@ -112,13 +113,13 @@ class Machine:
         devices.assign(wanted.domid, wanted.bdf)
         return rings
 
-    def open(self, domid: int, gref: int, port: int, name: str) -> Channel:
-        """Builder's end of a link that a shard opened to it."""
+    def open(self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]") -> Channel:
+        """Builder's end of a link that a shard opened to it; `report` is told of refused messages."""
         local = events.bind(domid, port)
         mapping = grants.map(domid, gref)
         self._opened[domid] = (mapping, local)
         incoming, outgoing = xenstore_rings(mapping.page)
-        return Channel(incoming, outgoing, lambda: events.notify(local), name, "builder")
+        return Channel(incoming, outgoing, lambda: events.notify(local), name, "builder", report)
 
     def close(self, domid: int) -> None:
         """Gives the page and the port of `open` back."""
@@ -142,6 +143,9 @@ class Machine:
 
     def memory_kib(self) -> "tuple[int, int]":
         return control.memory_kib()
+
+    def switch(self, boolean: str, on: bool) -> None:
+        control.set_boolean(boolean, on)
 
     def version(self) -> str:
         if not self._version:

@@ -11,6 +11,7 @@ exceptions <shard>                    hears of domains that end (VIRQ_DOM_EXC)
 hardware <shard>                      may pass on configuration space and the memory of devices
 ecam <shard>                          one built on request that gets configuration space
 quota <shard> <memory in KiB> <vCPUs> <guests> <devices>   what the guests that it asks for may have together
+optional <manifest> <class> <permission> <boolean>   a right that is off, and the policy's switch for it
 """
 
 from collections import OrderedDict, namedtuple
@@ -35,16 +36,18 @@ Plan = namedtuple(
         "hardware",
         "ecam",
         "quotas",
+        "optional",
     ),
 )
 """What is built at boot, then what Builder builds later: late shards with their links, and driver domains.
 `quotas` are by the shard's name."""
 Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests", "devices"))
+Optional = namedtuple("Optional", ("shard", "security_class", "permission", "boolean"))
 
 
 def parse(text: str) -> Plan:
     """Reads a plan. BuildError(EINVAL) with the line that can't be understood."""
-    plan = Plan([], [], [], [], [], [], [], [], [], OrderedDict())
+    plan = Plan([], [], [], [], [], [], [], [], [], OrderedDict(), [])
     by_name = {}
     for line in text.splitlines():
         kind, *words = line.split()
@@ -69,6 +72,8 @@ def parse(text: str) -> Plan:
             elif kind == "quota":
                 limits = [int(word) for word in words[1:]]
                 plan.quotas[by_name[words[0]].name] = Quota(*limits)
+            elif kind == "optional":
+                plan.optional.append(Optional(*words))
             elif kind in ("library", "exceptions", "hardware", "ecam"):
                 getattr(plan, kind).append(by_name[words[0]])
             else:

@@ -9,6 +9,7 @@ from xoar.builder.delegation import Delegation, Device, check_quota
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
 from xoar.builder.operations import Call, Operations
+from xoar.builder.permits import Permits
 from xoar.builder.plan import Quota
 from xoar.builder.plugging import Plugging
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from xoar.builder.devices import Devices
+    from xoar.builder.journal import Journal
     from xoar.builder.library import Image, Library
     from xoar.builder.plan import Plan
     from xoar.messages.channel import Channel
@@ -48,13 +50,16 @@ if TYPE_CHECKING:
         def build_driver(
             self, driver: Any, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
         ) -> "dict[int, tuple[int, int]]": ...
-        def open(self, domid: int, gref: int, port: int, name: str) -> Channel: ...
+        def open(
+            self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]"
+        ) -> Channel: ...
         def close(self, domid: int) -> None: ...
         def unpause(self, domid: int) -> None: ...
         def destroy(self, domid: int) -> None: ...
         def domains(self) -> "list[Any]": ...
         def label(self, sid: int) -> str: ...
         def memory_kib(self) -> "tuple[int, int]": ...
+        def switch(self, boolean: str, on: bool) -> None: ...
         def version(self) -> str: ...
         def now(self) -> int: ...
 
@@ -69,6 +74,7 @@ LINKS = (
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
 _DOMAINS_PAGE = 24
+_JOURNAL_PAGE = 16
 _MAX_REFUSALS = 64
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
@@ -115,6 +121,7 @@ class Service:
         servers: "dict[str, Channel]",
         plan: "Plan",
         devices: "Devices",
+        journal: "Journal",
         first_guest: int,
     ) -> None:
         self._machine = machine
@@ -124,6 +131,8 @@ class Service:
         self._plan = plan
         self._devices = devices
         self._delegation = Delegation({name: quota.devices for name, quota in plan.quotas.items()})
+        self._journal = journal
+        self._permits = Permits(plan.optional, machine.switch)
         now = machine.now()
         self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
         self._records[0] = _Record("bootstrapper", 0, None)  # about to end, or gone already
@@ -237,7 +246,10 @@ class Service:
         for link in opened:
             if link.server.name == "builder":
                 port = rings[link.gref][1]
-                self._clients[shard.name] = self._machine.open(shard.domid, link.gref, port, shard.image)
+                report = self._journal.reporter(shard.name)
+                self._clients[shard.name] = self._machine.open(
+                    shard.domid, link.gref, port, shard.image, report
+                )
         return rings
 
     def _is_device_in_use(self, word: str) -> bool:
@@ -345,12 +357,22 @@ class Service:
         self._plugging.unplug(device, _answerer(channel, message.id))
 
     def _on_allow_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
-        self._plugging.check_driver(message.fields.driver)
-        self._delegation.allow(message.fields.driver, message.fields.toolstack)
+        driver, toolstack = message.fields
+
+        def allow() -> None:
+            self._plugging.check_driver(driver)
+            self._delegation.allow(driver, toolstack)
+
+        self._journal.attempt(client, "delegate %s to %s" % (driver, toolstack), allow)
         channel.send("done", message.id)
 
     def _on_withdraw_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
-        self._delegation.withdraw(message.fields.driver, message.fields.toolstack)
+        driver, toolstack = message.fields
+        self._journal.attempt(
+            client,
+            "withdraw %s from %s" % (driver, toolstack),
+            lambda: self._delegation.withdraw(driver, toolstack),
+        )
         channel.send("done", message.id)
 
     def _device(self, client: str, fields: "Any") -> "tuple[Device, str]":
@@ -414,6 +436,36 @@ class Service:
             )
         more = 1 if len(self._plan.quotas) > start + _PAGE else 0
         channel.send("quota_list", message.id, more=more, quotas=rows)
+
+    def _on_permits(self, client: str, channel: "Channel", message: "Message") -> None:
+        rows, more = self._permits.rows(message.fields.start, _PAGE)
+        channel.send("permit_list", message.id, more=int(more), permits=rows)
+
+    def _on_permit_hypercall(self, client: str, channel: "Channel", message: "Message") -> None:
+        right = message.fields
+        what = "%s %s.%s of %s" % (
+            "permit" if right.on else "withdraw",
+            right.security_class,
+            right.permission,
+            right.shard,
+        )
+        self._journal.attempt(
+            client,
+            what,
+            lambda: self._permits.change(right.shard, right.security_class, right.permission, bool(right.on)),
+        )
+        channel.send("done", message.id)
+
+    def _on_journal(self, client: str, channel: "Channel", message: "Message") -> None:
+        entries, more = self._journal.since(message.fields.start, _JOURNAL_PAGE)
+        channel.send(
+            "journal_page",
+            message.id,
+            more=int(more),
+            dropped=self._journal.dropped,
+            now_ns=self._machine.now(),
+            entries=entries,
+        )
 
     def _on_images(self, client: str, channel: "Channel", message: "Message") -> None:
         start = message.fields.start

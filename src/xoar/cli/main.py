@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from xoar.cli import bench, disk, driver, guest, image, network, nic, options, policy, tenant, volume
+from xoar.cli import bench, disk, driver, guest, image, network, nic, options, policy, right, tenant, volume
 from xoar.cli.failures import ERROR, NOT_RUNNING, Group, say
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.add_typer(nic.app, name="nic")
 app.add_typer(driver.app, name="driver")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(policy.app, name="policy")
+app.add_typer(right.app, name="right")
 app.add_typer(bench.app, name="bench")
 
 
@@ -401,6 +402,61 @@ def sharing(
         say(f"{svg} is drawn")
     else:
         looking.show(shared)
+
+
+@app.command()
+def journal(host: options.Host = None, json: options.Json = False) -> None:
+    """Show what was changed about rights while the host runs, what was refused, and who asked.
+
+    Examples:
+
+    - `xoar journal`
+    - `xoar journal --json`
+    """
+    from xoar.cli import output
+    from xoar.host.client import Client
+
+    with Client.connect(options.host_name(host)) as client:
+        entries, last = client.journal()
+    if json:
+        output.print_json({"dropped": last.dropped, "entries": [entry._asdict() for entry in entries]})
+        return
+    if last.dropped:
+        say(f"{last.dropped} older entries are not kept any more")
+    rows = [
+        (str(entry.number), output.age((last.now_ns - entry.when_ns) // 1_000_000), *entry[2:])
+        for entry in entries
+    ]
+    output.print_table(("number", "ago", "who", "what", "outcome"), rows, right=("number",))
+
+
+@app.command("debug-keys")
+def debug_keys(
+    keys: Annotated[str, typer.Argument(metavar="KEYS", help="Letters; h makes Xen list all.")],
+    host: options.Host = None,
+) -> None:
+    """Press debug keys of Xen's that only print; read what they print with `xoar logs xen`.
+
+    Console presses them, which must be permitted first. Keys that do more are refused.
+
+    Examples:
+
+    - `xoar right permit console xen.debug`, then `xoar debug-keys q`
+    """
+    from xoar.host.client import Client
+    from xoar.host.errors import HostError
+    from xoar.messages.line import NOT_PERMITTED
+
+    with Client.connect(options.host_name(host)) as client:
+        try:
+            client.press(keys)
+        except HostError as error:
+            if NOT_PERMITTED in str(error):
+                raise HostError(
+                    str(error), hint="Permit it with: xoar right permit console xen.debug"
+                ) from error
+            raise
+    say("pressed; what they print is in: xoar logs xen")
 
 
 @app.command()

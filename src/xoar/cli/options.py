@@ -81,6 +81,25 @@ def _manifests(host: str | None) -> Iterable[str]:
     return shardset.load_all().manifests
 
 
+def _optional_shards(host: str | None) -> Iterable[str]:
+    from xoar.privilege import rules, shardset
+
+    manifests = shardset.load_all().manifests
+    return [name for name, manifest in manifests.items() if rules.optional(manifest)]
+
+
+def _optional_rights(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Those of the shard that the command line names so far."""
+    from xoar.privilege import rules, shardset
+
+    try:
+        manifest = shardset.load_all().manifests[ctx.params.get("shard", "")]
+        names = [f"{right.security_class}.{right.permission}" for right in rules.optional(manifest)]
+        return sorted(name for name in names if name.startswith(incomplete))
+    except Exception:  # as in _completer
+        return []
+
+
 def _subjects(host: str | None) -> Iterable[str]:
     from xoar.privilege import explain, shardset
 
@@ -211,3 +230,17 @@ Sha256 = Annotated[
     str, typer.Option("--sha256", metavar="HEX", help="What the file must have.", show_default=False)
 ]
 PlugTimeout = Annotated[float, typer.Option("--timeout", min=1, max=3600, help="Seconds to wait.")]
+PermitShard = Annotated[
+    str,
+    typer.Argument(
+        metavar="SHARD",
+        help="A manifest that states optional rights.",
+        autocompletion=_completer(_optional_shards),
+    ),
+]
+PermitRight = Annotated[
+    str,
+    typer.Argument(
+        metavar="RIGHT", help="Class and permission, as xen.debug.", autocompletion=_optional_rights
+    ),
+]

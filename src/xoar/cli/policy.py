@@ -87,6 +87,7 @@ def explain_right(
         output.print_json(
             {
                 "allowed": answer.allowed,
+                "optional": answer.optional,
                 "source": rule.source,
                 "target": rule.target,
                 "class": rule.security_class,
@@ -97,7 +98,8 @@ def explain_right(
             }
         )
     else:
-        print(f"{'allowed' if answer.allowed else 'not allowed'}: {rule}")
+        word = "optional, off by default" if answer.optional else "not allowed"
+        print(f"{'allowed' if answer.allowed else word}: {rule}")
         for origin in answer.origins:
             print(f"  {origin}")
         for promise in answer.broken:
@@ -169,6 +171,7 @@ def _facts(groups: Iterable[Group]) -> list[dict[str, object]]:
             "target": group.target,
             "class": group.security_class,
             "permissions": list(group.permissions),
+            "optional": bool(group.condition),
             "because": _origins(group.origins),
         }
         for group in groups

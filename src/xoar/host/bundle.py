@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xoar.builder.library import ENTRY, HEADER, MAGIC
-from xoar.privilege import bootplan
+from xoar.privilege import bootplan, rules
 from xoar.privilege.bootplan import BootPlan, PlannedDriver, PlannedShard
 from xoar.privilege.shardset import frontend_servers
 
@@ -73,6 +73,9 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
             if received == "library":
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
                 lines.append(f"word {shard.manifest.name} first_guest={bootplan.FIRST_GUEST}")
+    for manifest, right in plan.optional:
+        named = f"{manifest.name} {right.security_class} {right.permission}"
+        lines.append(f"optional {named} {rules.boolean(manifest, right)}")
     for shard in plan.late:
         lines.append(f"ecam {shard.name}")
         lines.append(f"word {shard.manifest.parent} {shard.name}={shard.domid}")

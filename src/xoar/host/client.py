@@ -279,6 +279,23 @@ class Client:
         """The networks, as `network` records of the schema, in the order of their creation."""
         return self._pages("network_list", "networks", len)
 
+    def permits(self) -> list[Any]:
+        """The optional rights, as `permit` records of the schema, in the order of the boot plan."""
+        return self._pages("permit_show", "permits", len)
+
+    def journal(self) -> tuple[list[Any], Any]:
+        """All `entry` records of the journal that are kept, the oldest first, and the last page."""
+        entries: list[Any] = []
+        while True:
+            page = self.request("journal_show", start=entries[-1].number + 1 if entries else 0).fields
+            entries += page.entries
+            if not page.more or not page.entries:
+                return entries, page
+
+    def press(self, keys: str) -> None:
+        """Has Console press debug keys of Xen's. Raises HostError with the reason if it does not."""
+        self.open("keys", keys, "Xen's debug keys").close()
+
     def tenants(self) -> list[Any]:
         """The tenants, as `tenant` records of the schema, in the order of the host's configuration."""
         return self._pages("tenant_list", "tenants", len)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 VERSION = 1
 WINDOW = 4096
 """Bytes that may be on their way in one direction of a channel; at least 1024."""
+NOT_PERMITTED = "that is an optional right, and not permitted now"
+"""How the reason begins that a service is refused with for want of an optional right."""
 
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000

@@ -125,6 +125,21 @@ VOLUME = Record(
     ("state", Text(16)),
 )
 POOL = Record("pool", ("driver", NAME), ("size_kib", U64), ("used_kib", U64))
+PERMIT = Record(
+    "permit",
+    ("shard", NAME),  # the name of a manifest: all of its domains
+    ("security_class", NAME),  # this and the next are FLASK's names
+    ("permission", NAME),
+    ("on", U8),  # 1: permitted
+)
+ENTRY = Record(
+    "entry",
+    ("number", U32),  # counts from 0
+    ("when_ns", U64),  # Xen's clock
+    ("who", Text(64)),
+    ("what", Text(128)),
+    ("outcome", Text(256)),  # "done", or why it was not
+)
 IMAGE = Record(
     "image",
     ("digest", DIGEST),
@@ -435,6 +450,46 @@ TABLE = (
         "introduce",
         "done",
     ),
+    # Toolstack -> Builder: what operators change about rights
+    Kind(
+        36,
+        "permits",
+        "asks for the optional rights, from position `start` on",
+        (("start", U16),),
+        _TO_BUILDER,
+        "observe",
+        "permit_list",
+    ),
+    Kind(
+        37,
+        "permit_list",
+        "the rights that manifests state as optional, in the order of the boot plan",
+        (("more", U8), ("permits", Array(PERMIT, 32))),
+    ),
+    Kind(
+        38,
+        "permit_hypercall",
+        "permits an optional right to all domains of a manifest (on is 1), or withdraws it (0)",
+        PERMIT.fields,
+        _TO_BUILDER,
+        "permit",
+        "done",
+    ),
+    Kind(
+        39,
+        "journal",
+        "asks for the journal of such changes, from entry number `start` on",
+        (("start", U32),),
+        _TO_BUILDER,
+        "observe",
+        "journal_page",
+    ),
+    Kind(
+        40,
+        "journal_page",
+        "entries, the oldest first; `dropped` are the oldest ones that are not kept any more",
+        (("more", U8), ("dropped", U32), ("now_ns", U64), ("entries", Array(ENTRY, 16))),
+    ),
     # Console <-> Toolstack
     Kind(
         48,
@@ -744,6 +799,25 @@ TABLE = (
         _OPERATOR,
         "operate",
         "done",
+    ),
+    Kind(
+        100,
+        "permit_show",
+        "asks for the optional rights, from position `start` on",
+        (("start", U16),),
+        _HOST_OPERATOR,
+        "observe",
+        "permit_list",
+    ),
+    Kind(101, "permit_change", "as permit_hypercall", PERMIT.fields, _HOST_OPERATOR, "operate", "done"),
+    Kind(
+        102,
+        "journal_show",
+        "asks for the journal of changed rights, from entry number `start` on",
+        (("start", U32),),
+        _HOST_OPERATOR,
+        "observe",
+        "journal_page",
     ),
     # Operator -> a tenant's Toolstack, before all else; the rest of the stream is sealed (seal.py)
     Kind(

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from xoar.privilege import rules
 from xoar.privilege.errors import PlanError
-from xoar.privilege.manifest import Manifest
+from xoar.privilege.manifest import Manifest, Right
 from xoar.privilege.pci import bdf_number, emulated_bdf
 from xoar.privilege.shardset import RESERVED_LINKS, ShardSet
 
@@ -106,6 +107,7 @@ class BootPlan:
     late: tuple[PlannedShard, ...]  # built on request; none without driver domains
     drivers: tuple[PlannedDriver, ...]
     tenants: tuple[PlannedShard, ...] = ()  # built on request, too
+    optional: tuple[tuple[Manifest, Right], ...] = ()  # rights that are off, each class and permission once
 
     @property
     def on_request(self) -> tuple[PlannedShard, ...]:
@@ -134,6 +136,7 @@ def plan(shards: ShardSet, drivers: Iterable[Driver] = (), tenants: Iterable[Ten
         late if planned else (),
         planned,
         _tenants(shards, tuple(tenants)),
+        tuple((manifest, right) for manifest in shards.in_boot_order() for right in rules.optional(manifest)),
     )
 
 

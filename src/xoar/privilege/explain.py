@@ -40,7 +40,12 @@ class Answer:
 
     @property
     def allowed(self) -> bool:
-        return bool(self.origins)
+        return bool(self.origins) and not self.optional
+
+    @property
+    def optional(self) -> bool:
+        """Whether a manifest states it, but as one that is off until it is permitted."""
+        return bool(self.origins) and bool(self.origins[0].condition)
 
 
 def held_by(manifest: Manifest, allowed: Rules) -> list[Group]:
@@ -62,9 +67,14 @@ def held_over(manifest: Manifest, allowed: Rules) -> list[Group]:
 
 
 def diff(old: Rules, new: Rules) -> tuple[list[Group], list[Group]]:
-    """The rules that are only in `old`, and those only in `new`; it does not matter where they are stated."""
-    removed = {rule: origins for rule, origins in old.items() if rule not in new}
-    added = {rule: origins for rule, origins in new.items() if rule not in old}
+    """The rules that are only in `old`, and those only in `new`; it does not matter where they are stated.
+
+    One that is optional in only one of them is in both.
+    """
+    conditions = [{rule: origins[0].condition for rule, origins in each.items()} for each in (old, new)]
+    changed = {rule for rule, _ in conditions[0].items() ^ conditions[1].items()}
+    removed = {rule: origins for rule, origins in old.items() if rule in changed}
+    added = {rule: origins for rule, origins in new.items() if rule in changed}
     return rules.grouped(removed), rules.grouped(added)
 
 
@@ -87,7 +97,8 @@ def explain(shards: ShardSet, access_vectors: AccessVectors, asker: str, asked: 
     allowed, never = flask.judged(shards, access_vectors)
     rule = _question(shards, access_vectors, asker, asked, right)
     if origins := allowed.get(rule):
-        return Answer(rule, tuple(origins), (), "")
+        remedy = f"xoar right permit {_asking(shards, rule)} permits it" if origins[0].condition else ""
+        return Answer(rule, tuple(origins), (), remedy)
     broken = promises.broken(rule, never)
     remedy = _link(shards, rule) if set(broken) <= {promises.LINKED_ONLY} else ""
     if not remedy and not broken:
@@ -118,6 +129,11 @@ def _question(shards: ShardSet, access_vectors: AccessVectors, asker: str, asked
     if asked not in targets:
         raise UnknownName(f'nothing is called "{asked}"; B can be one of: {_listed(targets)}')
     return Rule(source, targets[asked], security_class, permission)
+
+
+def _asking(shards: ShardSet, rule: Rule) -> str:
+    """The words for an optional right."""
+    return f"{party(shards, rule.source)} {rule.security_class}.{rule.permission}"
 
 
 def _right(right: str, access_vectors: AccessVectors) -> tuple[str, str]:

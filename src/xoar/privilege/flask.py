@@ -66,6 +66,7 @@ def written(
     sections = (
         ["# Generated from the manifests of Xoar's shards; see docs/policy.md", access_vectors.preamble],
         _types(everything),
+        _booleans(everything),
         lines,
         _silent_lines((*shards.drivers, *shards.guests), access_vectors),
         _never_lines(never),
@@ -117,6 +118,13 @@ def _types(manifests: tuple[Manifest, ...]) -> Iterator[str]:
         yield f"type_transition {domain_type(manifest.name)} domain_type:event {channel_type(manifest.name)};"
 
 
+def _booleans(manifests: tuple[Manifest, ...]) -> Iterator[str]:
+    """The switches of optional rights, all off."""
+    for manifest in manifests:
+        for right in rules.optional(manifest):
+            yield f"bool {rules.boolean(manifest, right)} false;"
+
+
 def allow_lines(allowed: Rules) -> Iterator[str]:
     """The lines of `written` that allow these rules, each below where it comes from."""
     comment: tuple[Origin, ...] = ()
@@ -124,7 +132,7 @@ def allow_lines(allowed: Rules) -> Iterator[str]:
         if group.origins != comment:
             comment = group.origins
             yield from (f"# {origin}" for origin in comment)
-        yield str(group)
+        yield f"if ({group.condition}) {{ {group} }}" if group.condition else str(group)
 
 
 def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
@@ -140,6 +148,8 @@ def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) ->
 def _never_lines(never: Iterable[promises.Never]) -> Iterator[str]:
     comment = ""
     for one in never:
+        if one.but_optional:
+            continue
         if one.promise != comment:
             comment = one.promise
             yield f"# promise: {comment}"

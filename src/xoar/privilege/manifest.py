@@ -71,6 +71,7 @@ class Right:
     line: int  # of the permission; of its class and target in the next two
     class_line: int
     on_line: int
+    optional: bool = False  # off until an operator permits it
 
 
 @dataclass(frozen=True)
@@ -366,6 +367,7 @@ def _rights(table: _Table) -> tuple[Right, ...]:
         security_class = inner.word("class", "domain", _WORD)
         permissions = inner.words("permissions", '["pause", "unpause"]')
         why = inner.text("why", "stops a guest that its Toolstack destroys")
+        optional = inner.take("optional", bool, "true") or False
         inner.end()
         for target in targets:
             for permission in permissions:
@@ -374,7 +376,7 @@ def _rights(table: _Table) -> tuple[Right, ...]:
                     inner.line("class"),
                     inner.line("on", target),
                 )
-                rights.append(Right(target, security_class, permission, why, *lines))
+                rights.append(Right(target, security_class, permission, why, *lines, optional))
     return tuple(rights)
 
 

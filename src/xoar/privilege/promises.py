@@ -23,12 +23,13 @@ _GIVE_DEVICE = (
     "add_iomem", "remove_iomem", "add_ioport", "remove_ioport",
 )  # fmt: skip
 _SET_UP_DEVICE = ("setup", "add_irq", "remove_irq")
-_CHANGE_POLICY = ("load_policy", "setenforce", "setbool", "setsecparam", "add_ocontext", "del_ocontext")
+_CHANGE_POLICY = ("load_policy", "setenforce", "setsecparam", "add_ocontext", "del_ocontext")
 # Permissions on the hypervisor with which a domain could change the code or the memory that all others trust
 _REPROGRAM = {
-    "xen": ("microcode", "kexec", "firmware", "mtrr_add", "mtrr_del", "writeapic", "mca_op", "debug"),
+    "xen": ("microcode", "kexec", "firmware", "mtrr_add", "mtrr_del", "writeapic", "mca_op"),
     "xen2": ("livepatch_op", "resource_op"),
 }
+_DEBUG = frozenset({"debug"})
 # Xen's pseudo-domains, which own its shared pages and the memory of devices
 _NOBODYS_MEMORY = frozenset({"domxen_t", "domio_t"})
 _MAP = ("map_read", "map_write", "transfer")
@@ -36,17 +37,22 @@ _MAP = ("map_read", "map_write", "transfer")
 
 @dataclass(frozen=True)
 class Never:
-    """Rules that must not exist: any of the sources, targets and permissions combined."""
+    """Rules that must not exist: any of the sources, targets and permissions combined.
+
+    With `but_optional` they may exist as optional rights, which no `neverallow` rule can tell apart.
+    """
 
     promise: str
     sources: frozenset[str]
     targets: frozenset[str]
     security_class: str
     permissions: frozenset[str]
+    but_optional: bool = False
 
-    def forbids(self, rule: Rule) -> bool:
+    def forbids(self, rule: Rule, optional: bool = False) -> bool:
         return (
-            rule.source in self.sources
+            not (optional and self.but_optional)
+            and rule.source in self.sources
             and rule.target in self.targets
             and rule.security_class == self.security_class
             and rule.permission in self.permissions
@@ -59,14 +65,14 @@ LINKED_ONLY = "pages and event channels are shared along declared links and fron
 def check(rules: Rules, promises: "list[Never]") -> None:
     """Raises ManifestError for the first rule that breaks a promise; it names the line that asks for it."""
     for rule, origins in rules.items():
-        for promise in broken(rule, promises):
+        for promise in broken(rule, promises, optional=bool(origins[0].condition)):
             text = f'"{rule}" breaks the promise: {promise}'
             raise ManifestError(origins[0].path, max(1, origins[0].line), text)
 
 
-def broken(rule: Rule, promises: "list[Never]") -> tuple[str, ...]:
+def broken(rule: Rule, promises: "list[Never]", optional: bool = False) -> tuple[str, ...]:
     """The promises that a rule breaks or would break, each once."""
-    return tuple(dict.fromkeys(never.promise for never in promises if never.forbids(rule)))
+    return tuple(dict.fromkeys(never.promise for never in promises if never.forbids(rule, optional)))
 
 
 def promises(shards: ShardSet, vectors: AccessVectors) -> list[Never]:
@@ -77,6 +83,9 @@ def promises(shards: ShardSet, vectors: AccessVectors) -> list[Never]:
         permissions = frozenset(known if wanted is None else set(wanted) & set(known))
         if sources and targets and permissions:
             found.append(Never(promise, sources, targets, security_class, permissions))
+    # the domain that operators reach Xen through, and only when they say so
+    keys = frozenset({domain_type("console")}), frozenset({"xen_t"}), "xen", _DEBUG
+    found.append(Never("Console presses Xen's debug keys only while that is permitted", *keys, True))
     return found
 
 
@@ -95,9 +104,13 @@ def _all(shards: ShardSet) -> Iterator[_Claim]:
         yield from _linked_only(manifest, shards, domains)
     yield from _devices(manifests, shards, domains)
 
-    yield "no domain changes the policy", domains, frozenset({"security_t"}), "security", _CHANGE_POLICY
+    policy, xen = frozenset({"security_t"}), frozenset({"xen_t"})
+    yield "no domain changes the policy", domains, policy, "security", _CHANGE_POLICY
+    builder, console = domain_type("builder"), domain_type("console")
+    yield "only Builder switches optional rights", domains - {builder}, policy, "security", ("setbool",)
+    yield "only Console presses Xen's debug keys", domains - {console}, xen, "xen", tuple(_DEBUG)
     for security_class, permissions in _REPROGRAM.items():
-        yield "no domain reprograms the machine", domains, frozenset({"xen_t"}), security_class, permissions
+        yield "no domain reprograms the machine", domains, xen, security_class, permissions
 
 
 def _powerless(

@@ -19,6 +19,8 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
 - Each shard that the first one starts tells it over an event channel when it serves.
 - Who receives the hardware gets from the first shard the permission to pass on the memory of devices.
 - An I/O port that a manifest owns gets a label of its own, so that nobody else can be given it.
+- An optional right becomes a rule that holds while a boolean of the policy is on, which it is not at boot.
+  One boolean is for one class and permission of one manifest, on all targets that it states.
 
 All else is denied.
 """
@@ -50,11 +52,15 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Why a rule is there: a manifest's line, or a rule of the system about this manifest (line 0)."""
+    """Why a rule is there: a manifest's line, or a rule of the system about this manifest (line 0).
+
+    An optional right has the name of the policy's boolean as its `condition`, all else "".
+    """
 
     path: Path
     line: int
     why: str
+    condition: str = ""
 
     @property
     def manifest(self) -> str:
@@ -62,7 +68,8 @@ class Origin:
         return "/".join(self.path.parts[-2:])
 
     def __str__(self) -> str:
-        return f"{self.manifest}:{self.line}: {self.why}" if self.line else f"{self.manifest}: {self.why}"
+        why = f"{self.why} (optional, off by default)" if self.condition else self.why
+        return f"{self.manifest}:{self.line}: {why}" if self.line else f"{self.manifest}: {why}"
 
 
 Rules = dict[Rule, list[Origin]]
@@ -80,6 +87,11 @@ class Group:
 
     def __str__(self) -> str:
         return f"allow {self.source} {self.target}:{self.security_class} {name_set(self.permissions)};"
+
+    @property
+    def condition(self) -> str:
+        """The boolean that they depend on; "": none. Only a manifest states an optional right, and alone."""
+        return self.origins[0].condition
 
 
 def grouped(allowed: Rules) -> list[Group]:
@@ -135,8 +147,25 @@ def derive(shards: ShardSet) -> Rules:
             rule = stated(manifest, right, shards)
             if rule in rules:
                 _raise_repeated(manifest, right, rules[rule][0], implied=rule in implied)
-            rules[rule] = [Origin(manifest.path, right.line, right.why)]
+            condition = boolean(manifest, right) if right.optional else ""
+            rules[rule] = [Origin(manifest.path, right.line, right.why, condition)]
     return rules
+
+
+def boolean(manifest: Manifest, right: Right) -> str:
+    """The policy's name for the switch of an optional right."""
+    return f"{manifest.name}_{right.security_class}_{right.permission}"
+
+
+def optional(manifest: Manifest) -> list[Right]:
+    """The optional rights of a manifest: one for each class and permission, whatever they are on."""
+    found = {boolean(manifest, right): right for right in reversed(manifest.rights) if right.optional}
+    return list(reversed(found.values()))
+
+
+def at_boot(allowed: Rules) -> Rules:
+    """The rules that hold while nothing optional is permitted."""
+    return {rule: origins for rule, origins in allowed.items() if not origins[0].condition}
 
 
 def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Origin]]:

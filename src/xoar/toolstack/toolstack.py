@@ -11,6 +11,7 @@ from xoar.toolstack.drivers import Drivers
 from xoar.toolstack.guests import Guests
 from xoar.toolstack.hotplug import Hotplug
 from xoar.toolstack.networks import DeclaredNetworks
+from xoar.toolstack.relayed import Relayed
 from xoar.toolstack.reports import Reports
 from xoar.toolstack.tenants import Tenants
 from xoar.toolstack.volumes import Volumes
@@ -187,12 +188,23 @@ class HostToolstack(Toolstack):
 
     def handlers(self) -> "Handlers":
         drivers, networks, delegations = self.drivers, self.networks, self.delegations
+        relayed = Relayed(self.builder)
         return dict(
             super().handlers(),
             driver_restart=lambda fields, request: drivers.restart(fields.name, fields.timeout_ms, request),
             network_create=lambda fields, request: networks.create(fields.network, request),
             network_delete=lambda fields, request: networks.delete(fields.name, request),
             tenant_list=lambda fields, request: self.tenants.page(fields.start, request),
+            permit_show=lambda fields, request: relayed.ask("permits", request, start=fields.start),
+            permit_change=lambda fields, request: relayed.ask(
+                "permit_hypercall",
+                request,
+                shard=fields.shard,
+                security_class=fields.security_class,
+                permission=fields.permission,
+                on=fields.on,
+            ),
+            journal_show=lambda fields, request: relayed.ask("journal", request, start=fields.start),
             delegate=delegations.delegate,
             withdraw=delegations.withdraw,
             delegation_list=lambda fields, request: delegations.page(fields.start, request),

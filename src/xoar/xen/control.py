@@ -48,6 +48,21 @@ def _flask(command: int, sid: int, context: "bytes | bytearray", size: int, what
     return request
 
 
+def set_boolean(name: str, on: bool) -> None:
+    """Turns a boolean of the policy on or off. OSError(ENOENT) if the policy has none of that name."""
+    text = name.encode()
+    request = abi.flask_boolean.new(
+        cmd=abi.FLASK_SETBOOL,
+        interface_version=abi.XEN_FLASK_INTERFACE_VERSION,
+        bool_id=0xFFFFFFFF,  # by its name
+        new_value=int(on),
+        commit=1,
+        size=len(text),
+        name=nano.address(text),
+    )
+    call("boolean %s" % name, abi.HYPERVISOR_xsm_op, request)
+
+
 def create(
     domid: int, uuid: bytes, sid: int, vcpus: int, grant_frames: int, map_frames: int, pv: bool = False
 ) -> None:

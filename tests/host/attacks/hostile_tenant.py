@@ -43,6 +43,8 @@ def forge(builder, victim, other):
         ("build_shard", {"name": "tenant-acme"}),
         ("claim", {"driver": "net0", "bdf": 256, "bars": []}),
         ("fault", {"driver": "net0", "text": ""}),
+        ("permit_hypercall", {"shard": "console", "security_class": "xen", "permission": "debug", "on": 1}),
+        ("journal", {"start": 0}),
     ):
         message = answer(builder, kind, fields)
         errno = message.fields.errno if message.kind == "error" else 0

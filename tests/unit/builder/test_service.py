@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from xoar.builder import plan
 from xoar.builder.devices import Devices
 from xoar.builder.errors import BuildError
+from xoar.builder.journal import Journal
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD, Library
 from xoar.builder.service import Service
 from xoar.host import bundle, compress
@@ -46,6 +48,8 @@ link tenant-acme builder builder 2
 link tenant-acme console operator 3
 ecam pciback
 quota tenant-acme 65536 3 2 3
+optional console xen debug console_xen_debug
+optional netback mmu stat netback_mmu_stat
 """)
 SHARDS = {shard.domid: shard.name for shard in PLAN.shards}
 PCIBACK, NET0, ACME = 5, 6, 32512
@@ -68,6 +72,8 @@ class FakeXen:
         self.links: list[tuple[str, int, int]] = []
         self.device_memory: dict[int, list[tuple[int, int]]] = {}
         self.opened: dict[int, FakeChannel] = {}
+        self.reporters: dict[str, Callable[[str], None]] = {}
+        self.switched: list[tuple[str, bool]] = []
 
     def build_shard(
         self,
@@ -89,8 +95,9 @@ class FakeXen:
         self.device_memory[driver.domid] = memory
         return self.build(driver.domid)
 
-    def open(self, domid: int, gref: int, port: int, name: str) -> FakeChannel:
+    def open(self, domid: int, gref: int, port: int, name: str, report: Callable[[str], None]) -> FakeChannel:
         assert name in ("pciback", "tenant")
+        self.reporters[name] = report
         self.opened[domid] = FakeChannel()
         return self.opened[domid]
 
@@ -125,6 +132,9 @@ class FakeXen:
 
     def memory_kib(self) -> tuple[int, int]:
         return 4096, 2048
+
+    def switch(self, boolean: str, on: bool) -> None:
+        self.switched.append((boolean, on))
 
     def version(self) -> str:
         return "4.17.5"
@@ -165,6 +175,7 @@ class World:
             self.servers,  # type: ignore[arg-type]
             PLAN,
             Devices(PLAN.drivers, [WINDOW]),
+            Journal(lambda: self.xen.time, lambda line: None),
             FIRST_GUEST,
         )
 

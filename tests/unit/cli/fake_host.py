@@ -88,6 +88,13 @@ class FakeHost:
             ("builder", "shard", b"b" * 32),
         ]
         self.tenants: list[Any] = []
+        self.permits = [
+            ["console", "xen", "debug", 0],
+            ["netback", "mmu", "stat", 0],
+            ["guest", "hvm", "x", 0],
+        ]
+        self.journal: list[tuple[int, int, str, str, str]] = []
+        self.keys_refused = ""
         self.requests: list[Message] = []
         self.devices = FakeDevices(self.host)
         self.forwards: list[str] = []  # what the keeper was asked for
@@ -200,6 +207,11 @@ class FakeHost:
         service, *arguments = request.split()
         if service == "toolstack":
             connection.decoders[channel], connection.answers[channel] = Decoder(), b""
+        elif service == "keys":
+            if not self.keys_refused:
+                connection.line.accept(channel)
+            connection.line.close(channel, self.keys_refused)
+            return
         elif service == "keeper":
             self.forwards.append(" ".join(arguments))
             connection.line.accept(channel)
@@ -269,6 +281,15 @@ class FakeHost:
             shown = [{**guest, "state": self._state(name)} for name, guest in self.guests.items()]
             entries = [GUEST.value(*(guest[name] for name in names)) for guest in shown]
             return "guests", self._page("guests", entries[fields.start :])
+        if kind == "permit_show":
+            return "permit_list", self._page("permits", [tuple(row) for row in self.permits[fields.start :]])
+        if kind == "permit_change":
+            (row,) = [row for row in self.permits if row[:3] == list(fields[:3])]
+            row[3] = fields.on
+            return "done", {}
+        if kind == "journal_show":
+            page = self._page("entries", self.journal[fields.start :])
+            return "journal_page", {"dropped": 2, "now_ns": 10**11, **page}
         if kind == "tenant_list":
             return "tenants", self._page("tenants", self.tenants[fields.start :])
         answer = self.devices.reply(kind, fields, self.guests)

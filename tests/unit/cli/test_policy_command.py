@@ -53,7 +53,8 @@ def test_show_knows_every_manifest(run: Run, name: str) -> None:
     shown = json.loads(run("policy", "show", name, "--json").stdout)
     assert list(shown) == ["name", "may", "others_may"]
     for group in (*shown["may"], *shown["others_may"]):
-        assert list(group) == ["source", "target", "class", "permissions", "because"]
+        assert list(group) == ["source", "target", "class", "permissions", "optional", "because"]
+        assert group["optional"] == (group["permissions"] == ["debug"])
         assert group["permissions"]
         for origin in group["because"]:
             assert list(origin) == ["manifest", "line", "why"]
@@ -87,12 +88,20 @@ def test_explain_of_a_denial_names_the_promise(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("_xen")
+def test_explain_of_an_optional_right_says_what_permits_it(run: Run) -> None:
+    result = run("policy", "explain", "console", "xen", "debug")
+    assert result.exit_code == ERROR
+    assert "optional, off by default: allow console_t xen_t:xen debug;" in result.stdout
+    assert "xoar right permit console xen.debug" in result.stdout
+
+
+@pytest.mark.usefixtures("_xen")
 def test_explain_as_json(run: Run) -> None:
     result = run("policy", "explain", "xenstore", "xen", "physinfo", "--json")
     assert result.exit_code == ERROR
     told = json.loads(result.stdout)
     assert list(told) == [
-        "allowed", "source", "target", "class", "permission", "because", "promises", "remedy",
+        "allowed", "optional", "source", "target", "class", "permission", "because", "promises", "remedy",
     ]  # fmt: skip
     assert (told["allowed"], told["because"], told["promises"]) == (False, [], [])
     assert told["remedy"].startswith("xenstore/manifest.toml would have to state it")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Message
-from xoar.messages.line import LineClient
+from xoar.messages.line import NOT_PERMITTED, LineClient
 from xoar.shards.console.console import Console
 from xoar.shards.console.domains import HISTORY_SIZE, MAX_DOMAINS, MAX_ENDED
 from xoar.shards.console.history import History
@@ -71,6 +71,8 @@ class Host:
         self.guests: dict[int, Guest] = {}
         self.reports: list[str] = []
         self.xen_log = b""
+        self.pressed: list[str] = []
+        self.may_press = True
         self.links: dict[int, Link] = {}
         page = shared_page()
         to_server, to_client = xenstore_rings(page)
@@ -78,7 +80,7 @@ class Host:
         self.introductions = Channel(
             to_server, to_client, lambda: None, "builder", "console", self.reports.append
         )
-        self.console = Console(self.connect, self.reach, self.read_xen, self.reports.append)
+        self.console = Console(self.connect, self.reach, self.read_xen, self.press, self.reports.append)
         self.console.toolstack("toolstack", TOOLSTACK, 2, 1)
         self.operator = LineClient()
         self.operator.hello(1)
@@ -107,6 +109,11 @@ class Host:
     def read_xen(self, position: int, limit: int) -> tuple[bytes, int]:
         data = self.xen_log[position : position + limit]
         return data, position + len(data)
+
+    def press(self, keys: str) -> None:
+        if not self.may_press:
+            raise OSError(13, "press debug keys")
+        self.pressed.append(keys)
 
     def ask(self, kind: str, **fields: Any) -> Message:
         self.builder.send(kind, 7, **fields)
@@ -157,6 +164,27 @@ def test_a_console_shows_what_the_guest_prints_and_takes_input() -> None:
     assert host.received[channel] == b"login: "
     assert guest.to_guest.read(100) == b"root\n"
     assert guest.notified
+
+
+def test_debug_keys_that_only_print_are_pressed() -> None:
+    host = Host()
+    channel = host.open("keys", "qr")
+    assert (host.pressed, host.closed[channel]) == (["qr"], "")
+
+
+@pytest.mark.parametrize("keys", ["R", "qC", "S", "*", "0", "%", "q" * 17, "\x7f"])
+def test_no_other_debug_keys_reach_xen(keys: str) -> None:
+    host = Host()
+    channel = host.open("keys", keys)
+    assert host.pressed == []
+    assert host.closed[channel]
+
+
+def test_debug_keys_that_are_not_permitted_say_what_is_missing() -> None:
+    host = Host()
+    host.may_press = False
+    channel = host.open("keys", "q")
+    assert host.closed[channel] == f"{NOT_PERMITTED} (xen.debug of console)"
 
 
 def test_several_operators_see_the_same_console() -> None:

@@ -58,8 +58,15 @@ def test_each_rule_is_found_by_its_types_and_contexts_with_the_lines_it_comes_fr
         answer = explain.explain(
             SHARDS, access_vectors, form.format(rule.source), form.format(rule.target), right
         )
-        assert answer == explain.Answer(rule, tuple(ALLOWED[rule]), (), "")
-        assert answer.allowed
+        assert (answer.rule, answer.origins, answer.broken) == (rule, tuple(ALLOWED[rule]), ())
+        assert answer.allowed == (rule in rules.at_boot(ALLOWED)) != answer.optional
+
+
+def test_an_optional_right_is_not_allowed_but_can_be_permitted(access_vectors):
+    answer = explain.explain(SHARDS, access_vectors, "console", "xen", "debug")
+    assert (answer.allowed, answer.optional, answer.broken) == (False, True, ())
+    assert answer.remedy == "xoar right permit console xen.debug permits it"
+    assert str(answer.origins[0]).endswith("for xoar debug-keys (optional, off by default)")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +174,17 @@ def test_a_difference_is_the_rules_that_only_one_side_has(samples, check):
     assert [str(origin) for group in added for origin in group.origins] == [
         "builder/manifest.toml:20: loads kernels"
     ]
+
+
+def test_a_right_that_becomes_optional_is_a_difference(samples, check):
+    old = rules.derive(check(samples))
+    stated = 'why = "loads kernels"\n'
+    assert stated in samples["builder"]
+    samples["builder"] = samples["builder"].replace(stated, stated + "optional = true\n")
+    removed, added = explain.diff(old, rules.derive(check(samples)))
+    assert permissions(removed) == permissions(added) != set()
+    assert [group.condition for group in removed] == [""]
+    assert {group.condition for group in added} == {"builder_mmu_map_read", "builder_mmu_map_write"}
 
 
 def test_a_rule_that_is_only_stated_elsewhere_is_no_difference(samples, check):

@@ -19,7 +19,7 @@ def with_right(text: str, on: str, security_class: str, permission: str) -> str:
 def parsed_rules(text: str) -> set[Rule]:
     """The allow rules in a policy's text."""
     found = set()
-    for source, target, cls, many in re.findall(r"^allow (\w+) (\w+):(\w+) ([^;]+);$", text, re.MULTILINE):
+    for source, target, cls, many in re.findall(r"\ballow (\w+) (\w+):(\w+) ([^;]+);", text):
         found |= {Rule(source, target, cls, one) for one in many.strip("{} ").split()}
     return found
 
@@ -32,10 +32,24 @@ def test_checkpolicy_compiles_the_policy_of_this_host(access_vectors):
 def test_the_text_allows_exactly_the_derived_rules(access_vectors):
     shards = shardset.load_all()
     text = flask.generate(shards, access_vectors)
-    assert parsed_rules(text) == set(rules.derive(shards))
+    allowed = rules.derive(shards)
     code = re.sub(r"#.*", "", text)
-    # nothing that is written in another way, as a condition or an attribute's rule
-    assert len(re.findall(r"\ballow\b", code)) == len(re.findall(r"^allow \w+ \w+:", code, re.MULTILINE))
+    always = "".join(re.findall(r"^allow \w+ \w+:.*\n", code, re.MULTILINE))
+    optional = "".join(re.findall(r"^if \(\w+\) \{ allow \w+ \w+:.* \}\n", code, re.MULTILINE))
+    assert parsed_rules(always) == set(rules.at_boot(allowed))
+    assert parsed_rules(optional) == set(allowed) - set(rules.at_boot(allowed)) != set()
+    # nothing that is written in another way, as an attribute's rule
+    assert len(re.findall(r"\ballow\b", code)) == len(re.findall(r"\ballow\b", always + optional))
+
+
+def test_optional_rights_depend_on_a_boolean_that_is_off(samples, check, access_vectors):
+    samples["console"] = with_right(samples["console"], "xen", "xen", "debug") + "optional = true\n"
+    samples["console"] = with_right(samples["console"], "self", "domain", "pause") + "optional = true\n"
+    text = flask.generate(check(samples), access_vectors)
+    assert "\nbool console_xen_debug false;\nbool console_domain_pause false;\n" in text
+    assert "\nif (console_xen_debug) { allow console_t xen_t:xen debug; }\n" in text
+    assert text.count("xen_t:xen debug") == 2  # and the promise
+    assert policy.compile(text).startswith(MAGIC)
 
 
 def test_each_stated_right_stands_below_its_manifest_line(samples, check, access_vectors):
@@ -81,6 +95,9 @@ BROKEN = [
     ("builder", "security", "security", "load_policy", "no domain changes the policy"),
     ("bootstrapper", "security", "security", "setenforce", "no domain changes the policy"),
     ("builder", "xen", "xen", "microcode", "no domain reprograms the machine"),
+    ("console", "security", "security", "setbool", "only Builder switches optional rights"),
+    ("builder", "xen", "xen", "debug", "only Console presses Xen's debug keys"),
+    ("console", "xen", "xen", "debug", "Console presses Xen's debug keys only while that is permitted"),
 ]
 
 
@@ -137,6 +154,7 @@ def test_a_manifest_that_breaks_a_promise_is_named_with_line_and_promise(
         Rule("guest_t_channel", "guest_t", "event", "bind"),
         Rule("builder_t", "console_ioport_t", "resource", "use_noiommu"),
         Rule("builder_t", "security_t", "security", "load_policy"),
+        Rule("console_t", "security_t", "security", "setbool"),
     ],
     ids=str,
 )

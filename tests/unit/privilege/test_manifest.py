@@ -58,6 +58,14 @@ def test_all_that_a_manifest_states_is_read():
     assert web.label == "system_u:system_r:web_t"
 
 
+def test_a_right_is_optional_only_if_that_is_stated():
+    web = parse(TEXT + "optional = true\n", PATH)
+    assert [right.optional for right in web.rights] == [True] * 4
+    assert not any(right.optional for right in parse(TEXT, PATH).rights)
+    with pytest.raises(ManifestError, match="wrong type"):
+        parse(TEXT + 'optional = "yes"\n', PATH)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [

@@ -4,6 +4,7 @@ import nano
 from xoar.abi import xen as abi
 from xoar.builder import plan
 from xoar.builder.devices import Devices
+from xoar.builder.journal import Journal
 from xoar.builder.library import PLAN, Library
 from xoar.builder.machine import Machine
 from xoar.builder.service import LINKS, Service
@@ -37,11 +38,13 @@ def main() -> None:
     windows = [_numbers(text) for text in boot.settings("window")]
     ecam = boot.setting("ecam")
 
+    journal = Journal(nano.now)
     clients = {}
     for client in boot.clients():
         port = events.bind(client.domid, client.port)
         incoming, outgoing = xenstore_rings(grants.map(client.domid, client.gref).page)
-        clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder")
+        report = journal.reporter(client.name)
+        clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder", report)
     servers = {}
     for server, _, _ in LINKS:
         link = boot.uses(server)
@@ -56,7 +59,7 @@ def main() -> None:
     )
     devices = Devices(todo.drivers, [(address, size) for address, size in windows])
     first_guest = int(_needed("first_guest"))
-    service = Service(machine, library, clients, servers, todo, devices, first_guest)
+    service = Service(machine, library, clients, servers, todo, devices, journal, first_guest)
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
     boot.ready()
     print("builder: ready, %d images" % len(library.images))

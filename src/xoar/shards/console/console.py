@@ -6,7 +6,8 @@ nor an operator who stops reading delays the others, and the number of domains a
 """
 
 from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
-from xoar.messages.line import LineServer
+from xoar.messages.line import NOT_PERMITTED, LineServer
+from xoar.shards.console import keys
 from xoar.shards.console.domains import MAX_DOMAINS, Domains
 from xoar.shards.console.services import ConsoleReader, LogReader, RelayStream, XenReader
 from xoar.shards.console.toolstacks import HOST, Toolstacks
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     Service = ConsoleReader | LogReader | RelayStream | XenReader
 
 _MAX_DOMID_DIGITS = 5
+_EACCES = 13  # what FLASK refuses with (xen/include/public/errno.h)
 
 
 class Console:
     """`connect(domid, gref, port)` maps a console ring and binds its event channel, or raises OSError.
 
     `reach(domid, gref, port, peer)` does the same for a Toolstack's link; `read_xen` reads Xen's own log,
-    None where the manifest does not grant that; `report` takes lines for Xen's console.
+    None where the manifest does not grant that; `press(keys)` presses Xen's debug keys, or raises OSError;
+    `report` takes lines for Xen's console.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Console:
         connect: "Callable[[int, int, int], Connection]",
         reach: "Callable[[int, int, int, str], Link]",
         read_xen: "Callable[[int, int], tuple[bytes, int]] | None" = None,
+        press: "Callable[[str], None] | None" = None,
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.line = LineServer()
@@ -45,6 +49,7 @@ class Console:
         self._reach = reach
         self._toolstacks = Toolstacks(self.line, self.domains)
         self._read_xen = read_xen
+        self._press = press
         self._services: "dict[int, Service]" = {}
         self._rotation = 0
         self.line.greet()
@@ -132,16 +137,22 @@ class Console:
             reason = self._open_toolstack(channel, "".join(arguments))
         elif service == "xen" and len(arguments) == follow:
             reason = self._open_xen(channel, follow)
+        elif service == "keys" and len(arguments) == 1:
+            reason = self._press_keys(arguments[0])
         elif service == "console" and len(arguments) == 1:
             reason = self._open_domain(channel, arguments[0], True, False)
         elif service == "log" and len(arguments) == 1 + follow:
             reason = self._open_domain(channel, arguments[0], False, follow)
         else:
-            reason = "there is no service '%s'; there are: toolstack, console, log, xen" % untrusted_request
+            reason = (
+                "there is no service '%s'; there are: toolstack, console, log, xen, keys" % untrusted_request
+            )
         if reason:
             self.line.close(channel, reason)
         else:
             self.line.accept(channel)
+            if service == "keys":
+                self.line.close(channel)
 
     def _open_toolstack(self, channel: int, untrusted_tenant: str) -> str:
         stream, reason = self._toolstacks.open(channel, untrusted_tenant)
@@ -153,6 +164,18 @@ class Console:
         if self._read_xen is None:
             return "Xen's own log cannot be read over this line"
         self._services[channel] = XenReader(self.line, channel, self._read_xen, follow)
+        return ""
+
+    def _press_keys(self, untrusted_keys: str) -> str:
+        reason = keys.refusal(untrusted_keys)
+        if reason or self._press is None:
+            return reason or "Xen's debug keys cannot be pressed over this line"
+        try:
+            self._press(untrusted_keys)
+        except OSError as error:
+            if error.args[0] == _EACCES:
+                return "%s (xen.debug of console)" % NOT_PERMITTED
+            return "Xen refused the keys: error %d" % error.args[0]
         return ""
 
     def _open_domain(self, channel: int, untrusted_domid: str, interactive: bool, follow: bool) -> str:

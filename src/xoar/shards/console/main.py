@@ -80,11 +80,22 @@ def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":
     return bytes(buffer[:count]), abi.sysctl_readconsole.get(result, "index")
 
 
+def _press(keys: str) -> None:
+    text = keys.encode()
+    hypercall.sysctl(
+        "press debug keys",
+        abi.SYSCTL_debug_keys,
+        abi.sysctl_debug_keys,
+        keys=nano.address(text),
+        nr_keys=len(text),
+    )
+
+
 def main() -> None:
     """Serves until the domain is destroyed."""
     guard = Guard("console")
     builders = []
-    console = Console(_Connection, _Link, _read_xen)
+    console = Console(_Connection, _Link, _read_xen, _press)
     for client in boot.clients():
         if client.link == "operator":
             console.toolstack(client.name, client.domid, client.gref, client.port)
