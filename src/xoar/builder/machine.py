@@ -92,9 +92,9 @@ class Machine:
         return {gref: (start.link_frame(gref), ports[gref]) for gref in ports}
 
     def build_driver(
-        self, wanted: "Any", kernel: "Image", rootfs: "Image", bars: "list[tuple[int, int]]"
+        self, wanted: "Any", bdf: int, kernel: "Image", rootfs: "Image", bars: "list[tuple[int, int]]"
     ) -> "dict[int, tuple[int, int]]":
-        """Builds a driver domain and gives it its device, whose memory is `bars`, (address, size) each.
+        """Builds a driver domain and gives it the device `bdf`, whose memory is `bars`, (address, size) each.
 
         Result and errors as those of `build`.
         """
@@ -110,7 +110,7 @@ class Machine:
         )
         for address, size in bars:
             devices.permit_memory(wanted.domid, address, size)
-        devices.assign(wanted.domid, wanted.bdf)
+        devices.assign(wanted.domid, bdf)
         return rings
 
     def open(self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]") -> Channel:

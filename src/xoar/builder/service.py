@@ -13,6 +13,7 @@ from xoar.builder.permits import Permits
 from xoar.builder.plan import Quota
 from xoar.builder.plugging import Plugging
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
+from xoar.messages.schema import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
             with_ecam: bool,
         ) -> "dict[int, tuple[int, int]]": ...
         def build_driver(
-            self, driver: Any, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
+            self, driver: Any, bdf: int, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
         ) -> "dict[int, tuple[int, int]]": ...
         def open(
             self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]"
@@ -75,6 +76,7 @@ _LAST_DOMID = 0x7FEF
 _PAGE = 32
 _DOMAINS_PAGE = 24
 _JOURNAL_PAGE = 16
+_DEVICES_PAGE = 64
 _MAX_REFUSALS = 64
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
@@ -240,9 +242,13 @@ class Service:
     def _build_late(self, shard: "Any") -> "dict[int, tuple[int, int]]":
         opened = self._opened_by(shard)
         links = [(link.server.name, link.server.domid, link.gref) for link in opened]
-        words = [word for word in shard.words if not self._is_device_in_use(word)]
+        words = list(shard.words)
+        with_ecam = shard in self._plan.ecam
+        if with_ecam:
+            # it resets every device that it is told of: never one whose driver domain is there
+            words += self._devices.words(self._records)
         image = self._library.named(shard.image, SHARD)
-        rings = self._machine.build_shard(shard, words, image, links, shard in self._plan.ecam)
+        rings = self._machine.build_shard(shard, words, image, links, with_ecam)
         for link in opened:
             if link.server.name == "builder":
                 port = rings[link.gref][1]
@@ -252,13 +258,10 @@ class Service:
                 )
         return rings
 
-    def _is_device_in_use(self, word: str) -> bool:
-        """PCIBack resets every device that it is told of: never one whose driver domain is there."""
-        return word.startswith("device=") and int(word.split(":")[1]) in self._records
-
     def _build_driver(self, driver: "Any") -> "dict[int, tuple[int, int]]":
         kernel, rootfs = [self._library.named(driver.image, kind) for kind in (LINUX, ROOTFS)]
-        return self._machine.build_driver(driver, kernel, rootfs, self._devices.give(driver.name))
+        bars = self._devices.give(driver.name)
+        return self._machine.build_driver(driver, self._devices.bdf(driver.name), kernel, rootfs, bars)
 
     def _introduce(
         self, domid: int, links: "dict[int, tuple[int, int]]", channel: "Channel", request: int
@@ -320,10 +323,42 @@ class Service:
         self._tell_of_device(client, message.fields.driver, "failed", message.fields.text)
 
     def _tell_of_device(self, claimant: str, driver: str, state: str, text: str) -> None:
-        """Tells whoever had PCIBack built."""
+        self._tell_parent(claimant, "device", driver=driver, state=state, text=text[:256])
+
+    def _tell_parent(self, client: str, kind: str, **fields: "Any") -> None:
+        """Tells whoever had this shard built."""
         for record in self._records.values():
-            if record.name == claimant and record.parent in self._clients:
-                self._clients[record.parent].send("device", 0, driver=driver, state=state, text=text[:256])
+            if record.name == client and record.parent in self._clients:
+                self._clients[record.parent].send(kind, 0, **fields)
+
+    def _on_found(self, client: str, channel: "Channel", message: "Message") -> None:
+        self._devices.seen(message.fields.start, message.fields.devices)
+        channel.send("done", message.id)
+        if not message.fields.more:
+            self._tell_parent(client, "surveyed")
+
+    def _on_devices(self, client: str, channel: "Channel", message: "Message") -> None:
+        rows, more = self._devices.rows(message.fields.start, _DEVICES_PAGE)
+        channel.send("device_list", message.id, more=int(more), devices=rows)
+
+    def _on_assign_pci_device(self, client: str, channel: "Channel", message: "Message") -> None:
+        driver, bdf = message.fields.driver, message.fields.bdf
+        what = "assign %s to %s" % (function_name(bdf), driver)
+        self._journal.attempt(client, what, lambda: self._devices.assign(driver, bdf))
+        channel.send("done", message.id)
+
+    def _on_withdraw_pci_device(self, client: str, channel: "Channel", message: "Message") -> None:
+        driver = message.fields.driver
+
+        def withdraw() -> None:
+            domid = self._domid_of(driver)
+            if domid:
+                raise BuildError(EBUSY, "%s is there, as domain %d" % (driver, domid))
+            self._devices.withdraw(driver)
+
+        what = "withdraw %s from %s" % (function_name(self._devices.bdf(driver)), driver)
+        self._journal.attempt(client, what, withdraw)
+        channel.send("done", message.id)
 
     def _on_unpause(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from xoar.messages.schema import NO_DEVICE, function_name
+
 if TYPE_CHECKING:
     from xoar.host.devices import Disk, Nic
     from xoar.host.tables import Table
@@ -59,8 +61,20 @@ def _read(words: str, first: str, option: str, read: Callable[[Table], _Value]) 
 
 
 def bdf(number: int) -> str:
-    """A PCI function as people write it, 0000:03:00.0."""
-    return f"{number >> 16:04x}:{number >> 8 & 0xFF:02x}:{number >> 3 & 0x1F:02x}.{number & 7}"
+    """A PCI function as people write it, 0000:03:00.0; "-" for none."""
+    return function_name(number) if number != NO_DEVICE else "-"
+
+
+_CLASSES = {
+    0x01: "storage", 0x02: "network", 0x03: "display", 0x04: "multimedia", 0x05: "memory",
+    0x07: "communication", 0x08: "system", 0x09: "input", 0x0C: "serial bus", 0x0D: "wireless",
+    0x12: "accelerator",
+}  # fmt: skip
+
+
+def class_name(code: int) -> str:
+    """What kind of device has this class code (PCI Code and ID Assignment Specification)."""
+    return _CLASSES.get(code >> 16, f"class {code:06x}")
 
 
 def disk_facts(record: Any) -> dict[str, object]:
@@ -102,7 +116,7 @@ def driver_facts(record: Any) -> dict[str, object]:
         "name": record.name,
         "kind": record.kind,
         "id": record.domid,
-        "device": bdf(record.device),
+        "device": bdf(record.device) if record.device else None,
         "state": record.state,
         "restarts": record.restarts,
         "age_s": record.age_ms // 1000,

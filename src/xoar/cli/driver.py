@@ -14,7 +14,10 @@ app = typer.Typer(no_args_is_help=True, help="Driver domains: each owns one devi
 
 @app.callback()
 def drivers() -> None:
-    """Driver domains: each owns one device. They are declared in xoar.toml and fixed while the host runs."""
+    """Driver domains: each owns one device. They are declared in xoar.toml, with or without a device.
+
+    Which one has which device can be changed while the host runs; when it starts again, xoar.toml says so.
+    """
 
 
 @app.command("list")
@@ -69,3 +72,90 @@ def restart(
     with Client.connect(options.host_name(host)) as client, names.known(client.drivers, name):
         client.request("driver_restart", timeout + options.SLACK, name=name, timeout_ms=round(timeout * 1000))
     say(f"driver domain {name} serves again")
+
+
+@app.command("devices")
+def list_devices(host: options.Host = None, json: options.Json = False) -> None:
+    """List the host's PCI devices, and whose they are: as PCIBack found them when it was there last.
+
+    Examples:
+
+    - `xoar driver devices`
+    - `xoar driver devices --json`
+    """
+    from xoar.cli import output
+    from xoar.host.client import Client
+
+    with Client.connect(options.host_name(host)) as client:
+        entries = client.devices()
+    if json:
+        output.print_json(
+            [
+                {
+                    "device": devices.bdf(entry.bdf),
+                    "class": f"{entry.class_code:06x}",
+                    "id": f"{entry.vendor:04x}:{entry.device:04x}",
+                    "driver": entry.driver or None,
+                }
+                for entry in entries
+            ]
+        )
+        return
+    rows = [
+        (
+            devices.bdf(entry.bdf),
+            devices.class_name(entry.class_code),
+            f"{entry.vendor:04x}:{entry.device:04x}",
+            entry.driver or "-",
+        )
+        for entry in entries
+    ]
+    output.print_table(("device", "class", "id", "driver"), rows)
+
+
+@app.command()
+def assign(
+    name: options.DriverName,
+    device: options.Device,
+    timeout: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to wait until it serves.")] = 240,
+    host: options.Host = None,
+) -> None:
+    """Give a driver domain that has none a device that is nobody's, and start it.
+
+    Examples:
+
+    - `xoar driver assign net1 0000:03:00.0`
+    """
+    from xoar.cli import names
+    from xoar.host.client import Client
+    from xoar.privilege.pci import bdf_number
+
+    bdf = devices.value(device, "DEVICE", bdf_number)
+    with Client.connect(options.host_name(host)) as client, names.known(client.drivers, name):
+        milliseconds = round(timeout * 1000)
+        client.request("driver_assign", timeout + options.SLACK, name=name, bdf=bdf, timeout_ms=milliseconds)
+    say(f"driver domain {name} has {devices.bdf(bdf)}, and serves")
+
+
+@app.command()
+def withdraw(
+    name: options.DriverName,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=86400, help="Seconds to wait until it has ended.")
+    ] = 60,
+    host: options.Host = None,
+) -> None:
+    """End a driver domain and take its device back; guests lose what it serves. Another one may have it then.
+
+    Examples:
+
+    - `xoar driver withdraw net1`
+    """
+    from xoar.cli import names
+    from xoar.host.client import Client
+
+    with Client.connect(options.host_name(host)) as client, names.known(client.drivers, name):
+        client.request(
+            "driver_withdraw", timeout + options.SLACK, name=name, timeout_ms=round(timeout * 1000)
+        )
+    say(f"driver domain {name} has no device any more")

@@ -81,6 +81,14 @@ def _manifests(host: str | None) -> Iterable[str]:
     return shardset.load_all().manifests
 
 
+def _unowned_devices(host: str | None) -> Iterable[str]:
+    from xoar.cli import devices
+    from xoar.host.client import Client
+
+    with Client.connect(host_name(host), 2) as client:
+        return [devices.bdf(entry.bdf) for entry in client.devices() if not entry.driver]
+
+
 def _optional_shards(host: str | None) -> Iterable[str]:
     from xoar.privilege import rules, shardset
 
@@ -207,6 +215,12 @@ DriverName = Annotated[
 ]
 TenantName = Annotated[
     str, typer.Argument(help="The tenant's name.", autocompletion=_completer(_listed("tenants")))
+]
+Device = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEVICE", help="Its address, as 0000:03:00.0.", autocompletion=_completer(_unowned_devices)
+    ),
 ]
 BlkBack = Annotated[
     str,

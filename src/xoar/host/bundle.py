@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from xoar.builder.library import ENTRY, HEADER, MAGIC
 from xoar.privilege import bootplan, rules
 from xoar.privilege.bootplan import BootPlan, PlannedDriver, PlannedShard
-from xoar.privilege.shardset import frontend_servers
 
 
 @dataclass(frozen=True)
@@ -102,5 +101,3 @@ def _driver_lines(driver: PlannedDriver) -> Iterable[str]:
     for use in manifest.uses:
         if use.role:
             yield f"word {use.server} {use.role}={driver.domid}"
-    for server in frontend_servers(manifest, "pci"):
-        yield f"word {server} device={driver.name}:{driver.domid}:{driver.bdf}"

@@ -279,6 +279,10 @@ class Client:
         """The networks, as `network` records of the schema, in the order of their creation."""
         return self._pages("network_list", "networks", len)
 
+    def devices(self) -> list[Any]:
+        """The host's devices, as `found_device` records of the schema, in ascending order."""
+        return self._pages("device_show", "devices", len)
+
     def permits(self) -> list[Any]:
         """The optional rights, as `permit` records of the schema, in the order of the boot plan."""
         return self._pages("permit_show", "permits", len)

@@ -15,6 +15,7 @@ from xoar.host import values
 from xoar.host.tables import Table, nearest, parse_size
 from xoar.messages.errors import MessageError
 from xoar.messages.schema import DISK_MODE, FORWARD, NAME, NETWORK, NETWORK_MODE
+from xoar.privilege.bootplan import UNASSIGNED
 
 NETBACK = "netback"
 BLKBACK = "blkback"
@@ -33,8 +34,9 @@ _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/1
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver domain. `device` is a PCI address where the hardware is real, `model` and `size_kib` (of a
-    BlkBack's data disk) are the emulated device's; `memory_kib` is None where its manifest decides."""
+    """A driver domain. `device` is a PCI address where the hardware is real, or UNASSIGNED; `model` and
+    `size_kib` (of a BlkBack's data disk) are the emulated device's, which is there in any case; `memory_kib`
+    is None where its manifest decides."""
 
     name: str
     kind: str
@@ -179,13 +181,19 @@ def read_driver(table: Table) -> Driver:
         name,
         kind,
         table.choice("model", MODELS[kind][0], MODELS[kind]),
-        table.parsed("device", "", lambda text: values.parse_bdf(text) if text else None, "0000:03:00.0"),
+        table.parsed("device", "", _device, "0000:03:00.0"),
         table.parsed("size", _DEFAULT_DISK, values.parse_volume_size) if kind == BLKBACK else 0,
         table.parsed("memory", "", _driver_memory_kib, "96MiB"),
         table.line,
     )
     table.end()
     return driver
+
+
+def _device(text: str) -> str | None:
+    if text in ("", UNASSIGNED):
+        return text or None
+    return values.parse_bdf(text)
 
 
 def _driver_memory_kib(text: str) -> int | None:

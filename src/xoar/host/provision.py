@@ -20,7 +20,7 @@ from xoar.messages.schema import DELEGATION, DISK, NAMED, NIC
 
 _START_SECONDS = 300.0  # PCIBack's claim and a driver domain's start may take 120 s each
 _LOOK = 0.5  # seconds between two looks at driver domains that start
-_DECIDED = ("ready", "failed")
+_DECIDED = ("ready", "failed", "unassigned")
 
 
 @dataclass(frozen=True)

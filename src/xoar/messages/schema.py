@@ -42,7 +42,7 @@ ON_CRASH = Choice("restart", "destroy", "keep")
 OBJECT_KIND = Choice("shard", "guest")
 DISK_MODE = Choice("w", "r")
 CLAIM_STATE = Choice("claimed", "failed", "gone")
-DRIVER_STATE = Choice("waiting", "building", "starting", "ready", "failed")
+DRIVER_STATE = Choice("waiting", "building", "starting", "ready", "failed", "unassigned")
 CONSOLE = Choice("console", "log", "follow")
 TENANT_STATE = Choice("building", "ready", "failed")
 NETWORK_MODE = Choice("bridge", "nat")
@@ -52,6 +52,8 @@ VOLUME_ACTION = Choice("create", "clone", "grow", "delete", "import", "export")
 VOLUME_FORMAT = Choice("raw", "qcow2")
 BDF = U32
 """A PCI function: segment << 16 | bus << 8 | device << 3 | function."""
+NO_DEVICE = 0
+"""The BDF of a driver domain that has no device: that of the host bridge, which nobody is given."""
 
 DOMAIN = Record(
     "domain",
@@ -125,6 +127,9 @@ VOLUME = Record(
     ("state", Text(16)),
 )
 POOL = Record("pool", ("driver", NAME), ("size_kib", U64), ("used_kib", U64))
+_FUNCTION = (("bdf", BDF), ("class_code", U32), ("vendor", U16), ("device", U16))
+FUNCTION = Record("function", *_FUNCTION)
+FOUND_DEVICE = Record("found_device", *_FUNCTION, ("driver", Text(64)))  # whose it is; "": nobody's
 PERMIT = Record(
     "permit",
     ("shard", NAME),  # the name of a manifest: all of its domains
@@ -490,6 +495,56 @@ TABLE = (
         "entries, the oldest first; `dropped` are the oldest ones that are not kept any more",
         (("more", U8), ("dropped", U32), ("now_ns", U64), ("entries", Array(ENTRY, 16))),
     ),
+    Kind(
+        41,
+        "found",
+        "the host's devices, from position `start` of PCIBack's list on; all are told of each time",
+        (("start", U16), ("more", U8), ("devices", Array(FUNCTION, 64))),
+        (("pciback", "builder"),),
+        "claim",
+        "done",
+    ),
+    Kind(
+        42,
+        "surveyed",
+        "PCIBack has told of the host's devices (unsolicited, id 0)",
+        (),
+        (("builder", "toolstack"),),
+        "build",
+    ),
+    Kind(
+        43,
+        "assign_pci_device",
+        "makes a device that is nobody's a driver domain's, which is built then as at boot",
+        (("driver", NAME), ("bdf", BDF)),
+        _TO_BUILDER,
+        "assign",
+        "done",
+    ),
+    Kind(
+        44,
+        "withdraw_pci_device",
+        "makes the device of a driver domain that is gone nobody's",
+        (("driver", NAME),),
+        _TO_BUILDER,
+        "assign",
+        "done",
+    ),
+    Kind(
+        45,
+        "devices",
+        "asks for the devices that PCIBack has found, from position `start` on",
+        (("start", U16),),
+        _TO_BUILDER,
+        "observe",
+        "device_list",
+    ),
+    Kind(
+        46,
+        "device_list",
+        "devices in ascending order",
+        (("more", U8), ("devices", Array(FOUND_DEVICE, 64))),
+    ),
     # Console <-> Toolstack
     Kind(
         48,
@@ -819,6 +874,33 @@ TABLE = (
         "observe",
         "journal_page",
     ),
+    Kind(
+        103,
+        "driver_assign",
+        "gives a driver domain a device and starts it; answered when it serves, or with an error",
+        (("name", NAME), ("bdf", BDF), ("timeout_ms", U32)),
+        _HOST_OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        104,
+        "driver_withdraw",
+        "ends a driver domain and takes its device back",
+        (("name", NAME), ("timeout_ms", U32)),
+        _HOST_OPERATOR,
+        "operate",
+        "done",
+    ),
+    Kind(
+        105,
+        "device_show",
+        "asks for the host's devices, from position `start` on",
+        (("start", U16),),
+        _HOST_OPERATOR,
+        "observe",
+        "device_list",
+    ),
     # Operator -> a tenant's Toolstack, before all else; the rest of the stream is sealed (seal.py)
     Kind(
         97,
@@ -831,6 +913,12 @@ TABLE = (
     ),
     Kind(98, "challenge", "the other random number of the stream", (("nonce", NONCE),)),
 ) + tuple([Kind(*row) for row in store.ROWS])
+
+
+def function_name(bdf: int) -> str:
+    """A PCI function as people write it, 0000:03:00.0."""
+    return "%04x:%02x:%02x.%d" % (bdf >> 16, bdf >> 8 & 0xFF, bdf >> 3 & 0x1F, bdf & 7)
+
 
 BY_NAME = {kind.name: kind for kind in TABLE}
 BY_NUMBER = {kind.number: kind for kind in TABLE}

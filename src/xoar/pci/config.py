@@ -78,18 +78,18 @@ class Window:
     def __init__(
         self, open_page: "Callable[[int], Views]", address: int, first_bus: int, last_bus: int
     ) -> None:
+        self.first_bus = first_bus
+        self.last_bus = last_bus
         self._open_page = open_page
         self._address = address
-        self._first_bus = first_bus
-        self._last_bus = last_bus
 
     def function(self, bdf: int) -> Function:
         """The configuration space of a function, which need not be there. PciError if outside the window."""
-        if not self._first_bus <= bdf >> 8 <= self._last_bus:
+        if not self.first_bus <= bdf >> 8 <= self.last_bus:
             raise PciError(
-                "%s is not on the buses %d to %d of this host" % (name(bdf), self._first_bus, self._last_bus)
+                "%s is not on the buses %d to %d of this host" % (name(bdf), self.first_bus, self.last_bus)
             )
-        return Function(bdf, self._open_page(self._address + (bdf - (self._first_bus << 8) << 12)))
+        return Function(bdf, self._open_page(self._address + (bdf - (self.first_bus << 8) << 12)))
 
     def functions(self, bus: int) -> "Iterator[Function]":
         """The functions on a bus, in ascending order."""
@@ -106,7 +106,7 @@ class Window:
 
     def bridge_to(self, bus: int) -> "Function | None":
         """The bridge or port whose secondary bus this is; None for a root bus."""
-        for above in range(self._first_bus, bus):
+        for above in range(self.first_bus, bus):
             for function in self.functions(above):
                 if function.header_type == BRIDGE and function.read(SECONDARY_BUS, 1) == bus:
                     return function

@@ -21,6 +21,8 @@ FIRST_TENANT = 0x7F00
 """The lowest domid of tenants' shards; those of guests are below."""
 
 MAX_TENANTS = 100
+UNASSIGNED = "none"
+"""In place of the address of a driver domain's device."""
 
 
 class Tenant(Protocol):
@@ -54,7 +56,8 @@ class Driver(Protocol):
 
     @property
     def device(self) -> str | None:
-        """The address of its PCI function; None in an emulated machine."""
+        """The address of its PCI function; None in an emulated machine; UNASSIGNED: none until an operator
+        gives it one."""
 
     @property
     def memory_kib(self) -> int | None:
@@ -88,7 +91,7 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class PlannedDriver:
-    """A driver domain: `bdf` is its device's number (xoar.privilege.pci)."""
+    """A driver domain: `bdf` is its device's number (xoar.privilege.pci), 0 for none."""
 
     domid: int
     name: str
@@ -170,15 +173,21 @@ def _drivers(shards: ShardSet, drivers: tuple[Driver, ...], first: int) -> tuple
             text = f'driver {driver.name}: kind "{driver.kind}" is not one of: {", ".join(sorted(kinds))}'
             raise PlanError(text)
         try:
-            bdf = bdf_number(driver.device) if driver.device else emulated_bdf(index)
+            bdf = _bdf(driver, index)
         except ValueError as error:
             raise PlanError(f"driver {driver.name}: {error}") from error
-        if bdf in owners:
+        if bdf and bdf in owners:
             raise PlanError(f"driver {driver.name}: its device is {owners[bdf]}'s already")
         owners[bdf] = driver.name
         memory = driver.memory_kib or memory_kib(manifest, 0)
         found.append(PlannedDriver(first + index, driver.name, manifest, memory, bdf))
     return tuple(found)
+
+
+def _bdf(driver: Driver, index: int) -> int:
+    if driver.device == UNASSIGNED:
+        return 0
+    return bdf_number(driver.device) if driver.device else emulated_bdf(index)
 
 
 def links(manifest: Manifest, client: str = "") -> tuple[Link, ...]:

@@ -1,5 +1,6 @@
 """One driver domain: what it is, and where in its life it is. Only `drivers.Drivers` changes that."""
 
+from xoar.messages.schema import NO_DEVICE
 from xoar.toolstack.records import domain_path
 
 TYPE_CHECKING = False
@@ -11,6 +12,7 @@ BUILDING = "building"
 STARTING = "starting"
 READY = "ready"
 FAILED = "failed"
+UNASSIGNED = "unassigned"
 
 NETBACK = "netback"
 BLKBACK = "blkback"
@@ -23,6 +25,7 @@ class Driver:
     waiting    PCIBack's claim of its device (Builder's `device`)                building
     building   Builder's `built`, XenStore's replies, Builder's `done`           starting
     starting   its agent's word in service/state                                 ready or failed
+    unassigned an operator who gives it a device                                 waiting
 
     `domid` exists while `up` is set, its records while `recorded` is; `asked` is set while Builder builds it.
     To a tenant's Toolstack, whose domid is `tenant`, it is ready or waiting.
@@ -34,7 +37,7 @@ class Driver:
         self.kind = kind
         self.domid = domid
         self.device = device
-        self.state = WAITING
+        self.state = WAITING if device != NO_DEVICE else UNASSIGNED
         self.note = ""
         self.restarts = 0
         self.since_ms = 0
@@ -57,8 +60,8 @@ class Driver:
 
     @property
     def decided(self) -> bool:
-        """Whether its start has come to an end, good or bad."""
-        return self.state in (READY, FAILED)
+        """Whether its start has come to an end, good or bad, or none goes on."""
+        return self.state in (READY, FAILED, UNASSIGNED)
 
     @property
     def trouble(self) -> str:
@@ -67,6 +70,8 @@ class Driver:
             return ""
         if self.state == FAILED:
             return "driver domain %s failed: %s" % (self.name, self.note)
+        if self.state == UNASSIGNED:
+            return "driver domain %s has no device (xoar driver assign)" % self.name
         return "driver domain %s is not ready yet (%s)" % (self.name, self.state)
 
 

@@ -2,16 +2,19 @@
 
 PCIBack lives for a round: it is built, claims devices, driver domains start, and when each of them is ready
 or has failed it is destroyed. Driver domains that are to start while a round goes on wait for the next one,
-since PCIBack looks for devices only when it starts. One that fails does not hold up the others.
+since PCIBack looks for devices only when it starts. One that fails does not hold up the others. There is
+also a round without any when the host has driver domains without a device, and when one was withdrawn: to
+learn which devices there are, and to reset the one.
 
 Others take part by entering functions in the lists here, besides those of Agents: `preparing` gets the batch
 that writes a driver domain's records before it runs.
 """
 
 from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
+from xoar.messages.schema import NO_DEVICE, function_name
 from xoar.toolstack import records
 from xoar.toolstack.agents import Agents
-from xoar.toolstack.driver import BUILDING, FAILED, READY, STARTING, WAITING
+from xoar.toolstack.driver import BUILDING, FAILED, READY, STARTING, UNASSIGNED, WAITING
 from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
 
@@ -60,12 +63,16 @@ class Drivers(Agents):
         self._round: "list[Driver]" = []
         self._pciback_asked = False
         self._pciback_up = False
+        # whether the next round is needed for the list of devices, and whether this one waits for it
+        self._survey_wanted = False
+        self._surveying = False
 
     def start(self) -> None:
         """Begins to start all; called once."""
         for driver in self.all:
             driver.since_ms = self._clock()
             self._listen(driver)
+            self._survey_wanted = self._survey_wanted or driver.state == UNASSIGNED
         self._next_round()
 
     # operators' requests
@@ -76,9 +83,104 @@ class Drivers(Agents):
         if driver is None:
             request.refuse(ENOENT, "there is no driver domain %s" % name)
             return
-        if not driver.decided or driver.asked:
-            request.refuse(EBUSY, "driver domain %s is being started; try again in a moment" % name)
+        if not self._is_idle(driver, request):
             return
+        if driver.device == NO_DEVICE:
+            request.refuse(EBUSY, driver.trouble)
+            return
+        if driver in self._round:
+            self._round.remove(driver)
+        driver.restarts += 1
+        self._await(driver, timeout_ms, request)
+        self._lose(driver)
+        if driver.up:
+            self._builder.ask("destroy", lambda reply: self._destroyed(driver, reply), domid=driver.domid)
+        else:
+            self._next_round()
+
+    def assign(self, name: str, bdf: int, timeout_ms: int, request: "Request") -> None:
+        """Gives a driver domain a device and starts it; answered when it is ready."""
+        driver = self.find(name)
+        if driver is None:
+            request.refuse(ENOENT, "there is no driver domain %s" % name)
+            return
+        if not self._is_idle(driver, request):
+            return
+
+        def assigned(message: "Message") -> None:
+            driver.asked = False
+            if message.kind == "error":
+                request.refuse(message.fields.errno, message.fields.text)
+                return
+            driver.device = bdf
+            self._await(driver, timeout_ms, request)
+            self._next_round()
+
+        driver.asked = True
+        self._builder.ask("assign_pci_device", assigned, driver=name, bdf=bdf)
+
+    def withdraw(self, name: str, timeout_ms: int, request: "Request") -> None:
+        """Ends a driver domain and takes its device back; answered when both is done.
+
+        The device is reset in a round of its own, which nobody waits for.
+        """
+        driver = self.find(name)
+        if driver is None:
+            request.refuse(ENOENT, "there is no driver domain %s" % name)
+            return
+        if not self._is_idle(driver, request):
+            return
+
+        def left(in_time: bool) -> None:
+            if not in_time:
+                request.refuse(ETIMEDOUT, "driver domain %s has not ended yet" % name)
+
+        def withdrawn(message: "Message") -> None:
+            driver.asked = False
+            if message.kind == "error":
+                if driver.state == FAILED:
+                    driver.note = message.fields.text
+                request.refuse(message.fields.errno, message.fields.text)
+                return
+            driver.state, driver.note, driver.device = UNASSIGNED, "", NO_DEVICE
+            request.answer("done")
+            self._survey_wanted = True
+            self._next_round()
+
+        def removed() -> None:
+            self._builder.ask("withdraw_pci_device", withdrawn, driver=name)
+
+        def destroyed(message: "Message") -> None:
+            if not _is_gone(message):
+                driver.asked = False
+                driver.note = "it could not be destroyed: %s" % message.fields.text
+                request.refuse(EBUSY, "driver domain %s: %s" % (name, driver.note))
+                return
+            driver.up = False
+            self._remove(driver.domid, removed)
+
+        driver.asked = True
+        if driver in self._round:
+            self._round.remove(driver)
+        self._waits.until(lambda: not driver.asked, timeout_ms, left)
+        if driver.state != UNASSIGNED:
+            note = "%s is being withdrawn" % function_name(driver.device)
+            driver.state, driver.note, driver.since_ms = FAILED, note, self._clock()
+        if driver.up:
+            self._lose(driver)
+            self._builder.ask("destroy", destroyed, domid=driver.domid)
+        else:
+            removed()
+
+    def _is_idle(self, driver: "Driver", request: "Request") -> bool:
+        if driver.decided and not driver.asked:
+            return True
+        text = "driver domain %s is being started or ended; try again in a moment"
+        request.refuse(EBUSY, text % driver.name)
+        return False
+
+    def _await(self, driver: "Driver", timeout_ms: int, request: "Request") -> None:
+        """Has a driver domain start in the next round, and the request answered when that is decided."""
 
         def decided(in_time: bool) -> None:
             if not in_time:
@@ -88,18 +190,14 @@ class Drivers(Agents):
             else:
                 request.refuse(EIO, driver.trouble)
 
-        if driver in self._round:
-            self._round.remove(driver)
-        driver.restarts += 1
         driver.state, driver.note, driver.since_ms = WAITING, "", self._clock()
         self._waits.until(lambda: driver.decided, timeout_ms, decided)
-        self._lose(driver)
-        if driver.up:
-            self._builder.ask("destroy", lambda reply: self._destroyed(driver, reply), domid=driver.domid)
-        else:
-            self._next_round()
 
     # events
+
+    def surveyed(self) -> None:
+        """Builder says that PCIBack has told of all devices."""
+        self._surveying = False
 
     def device(self, name: str, state: str, text: str) -> None:
         """Builder says what became of a device: claimed, failed or gone."""
@@ -107,7 +205,7 @@ class Drivers(Agents):
         if driver is None:
             return
         early = driver.state == WAITING and driver not in self._round
-        if driver.state == FAILED or early:
+        if driver.state in (FAILED, UNASSIGNED) or early:
             return
         if state == "claimed" and driver.state == WAITING:
             self._build(driver)
@@ -119,6 +217,7 @@ class Drivers(Agents):
     def stopped(self, domid: int, reason: str) -> None:
         """Builder says that a domain shut itself down or vanished."""
         if domid == self._pciback:
+            self._surveying = False
             for driver in self._round:
                 if not driver.decided:
                     self._fail(driver, "PCIBack ended (%s) before its device was in service" % reason)
@@ -131,8 +230,9 @@ class Drivers(Agents):
 
     def _next_round(self) -> None:
         waiting = [driver for driver in self.all if driver.state == WAITING and not driver.up]
-        if waiting and not self._busy:
+        if (waiting or self._survey_wanted) and not self._busy:
             self._busy, self._round = True, waiting
+            self._surveying, self._survey_wanted = self._survey_wanted, False
             self._waits.until(self._round_is_over, None, lambda _: self._dismiss())
             if self._pciback_up:
                 # one that could not be destroyed after its round
@@ -141,7 +241,11 @@ class Drivers(Agents):
                 self._build_pciback()
 
     def _round_is_over(self) -> bool:
-        return not self._pciback_asked and all([driver.decided for driver in self._round])
+        return (
+            not self._pciback_asked
+            and not self._surveying
+            and all([driver.decided for driver in self._round])
+        )
 
     def _pciback_cleared(self, message: "Message") -> None:
         if _is_gone(message):
@@ -172,10 +276,14 @@ class Drivers(Agents):
     def _pciback_unpaused(self, message: "Message") -> None:
         if message.kind != "done":
             self._fail_round("PCIBack was not started: %s" % message.fields.text)
+        self._waits.until(lambda: not self._surveying, START_MS, lambda in_time: self.surveyed())
         for driver in self._round:
             self._expect(driver, WAITING, "PCIBack did not claim its device in %d s")
 
     def _fail_round(self, note: str) -> None:
+        if self._surveying:
+            self._report("the host's devices are not known: %s" % note)
+            self._surveying = False
         for driver in self._round:
             if not driver.decided:
                 self._fail(driver, note)

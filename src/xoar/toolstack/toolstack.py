@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from xoar.messages.channel import Channel
+    from xoar.messages.codec import Message
     from xoar.toolstack.agents import Agents
     from xoar.toolstack.api import Handlers
     from xoar.toolstack.networks import Networks
@@ -79,8 +80,8 @@ class Toolstack:
             fields = message.fields
             if message.kind == "stopped":
                 self._stopped(fields.domid, fields.reason)
-            elif message.kind == "device":
-                self._device(fields)
+            elif message.kind in ("device", "surveyed"):
+                self._heard(message)
             else:
                 self.builder.answer(message)
         more = self._link.more
@@ -107,8 +108,8 @@ class Toolstack:
     def _stopped(self, domid: int, reason: str) -> None:
         self.guests.stopped(domid, reason)
 
-    def _device(self, fields: "Any") -> None:
-        """Builder tells only the host's Toolstack."""
+    def _heard(self, message: "Message") -> None:
+        """Builder tells of devices; only the host's Toolstack."""
 
     def handlers(self) -> "Handlers":
         """What serves each of the operators' requests."""
@@ -183,8 +184,11 @@ class HostToolstack(Toolstack):
         self.drivers.stopped(domid, reason)
         self.tenants.stopped(domid, reason)
 
-    def _device(self, fields: "Any") -> None:
-        self.drivers.device(fields.driver, fields.state, fields.text)
+    def _heard(self, message: "Message") -> None:
+        if message.kind == "surveyed":
+            self.drivers.surveyed()
+        else:
+            self.drivers.device(message.fields.driver, message.fields.state, message.fields.text)
 
     def handlers(self) -> "Handlers":
         drivers, networks, delegations = self.drivers, self.networks, self.delegations
@@ -192,6 +196,11 @@ class HostToolstack(Toolstack):
         return dict(
             super().handlers(),
             driver_restart=lambda fields, request: drivers.restart(fields.name, fields.timeout_ms, request),
+            driver_assign=lambda fields, request: drivers.assign(
+                fields.name, fields.bdf, fields.timeout_ms, request
+            ),
+            driver_withdraw=lambda fields, request: drivers.withdraw(fields.name, fields.timeout_ms, request),
+            device_show=lambda fields, request: relayed.ask("devices", request, start=fields.start),
             network_create=lambda fields, request: networks.create(fields.network, request),
             network_delete=lambda fields, request: networks.delete(fields.name, request),
             tenant_list=lambda fields, request: self.tenants.page(fields.start, request),

@@ -45,6 +45,8 @@ def forge(builder, victim, other):
         ("fault", {"driver": "net0", "text": ""}),
         ("permit_hypercall", {"shard": "console", "security_class": "xen", "permission": "debug", "on": 1}),
         ("journal", {"start": 0}),
+        ("assign_pci_device", {"driver": "net0", "bdf": 256}),
+        ("withdraw_pci_device", {"driver": "net0"}),
     ):
         message = answer(builder, kind, fields)
         errno = message.fields.errno if message.kind == "error" else 0

@@ -40,7 +40,7 @@ shard toolstack 4 12288 1 toolstack_t toolstack
 late pciback 5 12288 1 pciback_t pciback
 late tenant-acme 32512 12288 1 tenant_t tenant
 driver net0 netback 6 98304 1 netback_t netback 256
-word pciback device=net0:6:256
+driver net1 netback 7 98304 1 netback_t netback 0
 link pciback xenstore xenstore 1
 link pciback builder pciback 2
 link tenant-acme xenstore xenstore 1
@@ -71,6 +71,7 @@ class FakeXen:
         self.words: list[str] = []
         self.links: list[tuple[str, int, int]] = []
         self.device_memory: dict[int, list[tuple[int, int]]] = {}
+        self.assigned: dict[int, int] = {}
         self.opened: dict[int, FakeChannel] = {}
         self.reporters: dict[str, Callable[[str], None]] = {}
         self.switched: list[tuple[str, bool]] = []
@@ -90,9 +91,10 @@ class FakeXen:
         return {1: (3, 12), 2: (5, 13), 3: (6, 14)}
 
     def build_driver(
-        self, driver: Any, kernel: Any, rootfs: Any, memory: list[tuple[int, int]]
+        self, driver: Any, bdf: int, kernel: Any, rootfs: Any, memory: list[tuple[int, int]]
     ) -> dict[int, tuple[int, int]]:
         self.device_memory[driver.domid] = memory
+        self.assigned[driver.domid] = bdf
         return self.build(driver.domid)
 
     def open(self, domid: int, gref: int, port: int, name: str, report: Callable[[str], None]) -> FakeChannel:

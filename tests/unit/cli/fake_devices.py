@@ -80,6 +80,26 @@ class FakeDevices:
             POOL.value(name, 16 << 20, 1 << 20) for name, d in self.drivers.items() if d.kind == "blkback"
         ]
 
+    def _driver_assign(self, fields: Any) -> None:
+        driver = self.drivers.get(fields.name)
+        if driver is None:
+            raise Refusal(ENOENT, f"there is no driver domain {fields.name}")
+        if driver.device:
+            raise Refusal(EBUSY, f"{fields.name} has a device")
+        self.drivers[fields.name] = driver._replace(device=fields.bdf, state="ready")
+
+    def _driver_withdraw(self, fields: Any) -> None:
+        if fields.name not in self.drivers:
+            raise Refusal(ENOENT, f"there is no driver domain {fields.name}")
+        driver = self.drivers[fields.name]
+        self.drivers[fields.name] = driver._replace(device=0, state="unassigned")
+
+    def _device_show(self, fields: Any) -> tuple[str, Any]:
+        owners = {driver.device: name for name, driver in self.drivers.items()}
+        rows = [(bdf, 0x020000, 0x8086, 0x10D3, owners.get(bdf, "")) for bdf in (0x100, 0x200, 0x300)]
+        page = rows[fields.start : fields.start + 2]
+        return "device_list", {"more": int(fields.start + 2 < len(rows)), "devices": page}
+
     def _driver_restart(self, fields: Any) -> None:
         if fields.name not in self.drivers:
             raise Refusal(ENOENT, f"there is no driver domain {fields.name}")

@@ -308,6 +308,27 @@ def test_unknown_names_are_answered_with_the_nearest(devices: FakeHost, run: Run
 # networks and driver domains
 
 
+def test_devices_are_listed_assigned_and_withdrawn(devices: FakeHost, run: Run) -> None:
+    for name in list(devices.devices.drivers):
+        run("driver", "withdraw", name)
+    (first, *_) = devices.devices.drivers.values()
+    run("driver", "withdraw", first.name)
+    rows = json.loads(run("driver", "list", "--json").stdout)
+    assert [(row["device"], row["state"]) for row in rows if row["name"] == first.name] == [
+        (None, "unassigned")
+    ]
+    assert run("driver", "assign", first.name, "03:00.0").exit_code == 0
+    rows = json.loads(run("driver", "devices", "--json").stdout)
+    assert rows[2] == {
+        "device": "0000:03:00.0", "class": "020000", "id": "8086:10d3", "driver": first.name
+    }  # fmt: skip
+    assert len(rows) == 3
+    assert "0000:03:00.0  network  8086:10d3" in run("driver", "devices").stdout
+    assert "has a device" in run("driver", "assign", first.name, "02:00.0").stderr
+    assert run("driver", "assign", first.name, "card").exit_code == USAGE
+    assert run("driver", "withdraw", "net9").exit_code == NOT_FOUND
+
+
 def test_networks_are_created_listed_and_deleted(devices: FakeHost, run: Run) -> None:
     words = ["--mode", "nat", "--subnet", "10.9.0.0/24", "--forward", "2222:10.9.0.10:22"]
     assert run("network", "create", "inner", *words).exit_code == 0

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from xoar.host import config, devices, values
 from xoar.host.config import ConfigError
 from xoar.host.devices import CloudInit, Disk, Driver, Forward, Network, Nic, Volume
+from xoar.privilege import bootplan, shardset
+from xoar.privilege.bootplan import UNASSIGNED
 from xoar.toolstack import networks
 
 FILE = Path("some/xoar.toml")
@@ -275,3 +277,10 @@ def test_disks_without_a_device_get_free_ones_in_order(wanted: list[str]) -> Non
     given_out = [disk.device for disk, said in zip(disks, wanted, strict=True) if not said]
     assert given_out == sorted(set(given_out))
     assert not set(given_out) & set(wanted)
+
+
+def test_a_driver_domain_may_be_declared_without_a_device() -> None:
+    found = config.parse(NET + 'device = "none"\n' + BLK, FILE).drivers
+    assert (found["net0"].device, found["disk0"].device) == (UNASSIGNED, None)
+    net0, disk0 = bootplan.plan(shardset.load_all(), found.values()).drivers
+    assert (net0.bdf, disk0.bdf) == (0, 0x200)

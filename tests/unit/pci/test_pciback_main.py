@@ -170,7 +170,10 @@ def test_devices_are_claimed_and_served(host, capsys):
         host.main()
     assert ("fault", "disk", "there is no device at 0000:05:00.0") in host.told
     assert ("claim", "nic", NIC, [(0xFE800000, 0x20000), (0xFEA00000, 0x4000)]) in host.told
-    assert len(host.told) == 2
+    assert [told for told in host.told if told[0] == "found"] == [
+        ("found", 0, 0, [(0, 0x020000, 0x8086, 0x10D3), (NIC, 0x020000, 0x8086, 0x10D3)])
+    ]
+    assert len(host.told) == 3
     assert host.front.read("/local/domain/5/backend/pci/6/0/state") == b"4"
     assert (host.words[0], host.words[2], host.words[10] & 0xFFFF) == (0, 0, 33)
     assert PORT in host.nano.signals

@@ -191,3 +191,10 @@ def test_classes_and_permissions_are_read_without_comments():
 def test_classes_without_access_vectors_are_refused():
     with pytest.raises(PolicyError, match="different classes"):
         vectors.parse("class a\n", "", "class b { p }")
+
+
+def test_checkpolicy_holds_optional_rules_against_promises_as_well(access_vectors):
+    text = flask.generate(shardset.load_all(), access_vectors)
+    broken = "if (console_xen_debug) { allow console_t guest_t:mmu map_read; }\n# promise"
+    with pytest.raises(CommandError, match="neverallow"):
+        policy.compile(text.replace("# promise", broken, 1))

@@ -20,12 +20,19 @@ class DriverHost(Host):
     go of devices; `refuse` has texts by volume or network."""
 
     def __init__(
-        self, start: bool = True, domids: dict[str, int] = USUAL, words: dict[str, list[str]] | None = None
+        self,
+        start: bool = True,
+        domids: dict[str, int] = USUAL,
+        unassigned: tuple[str, ...] = (),
+        words: dict[str, list[str]] | None = None,
     ) -> None:
-        drivers = [f"{name}:{KINDS[name[0]]}:{domid}:{8 * (domid - 3)}" for name, domid in domids.items()]
+        devices = {name: 0 if name in unassigned else 8 * (domid - 3) for name, domid in domids.items()}
+        drivers = [f"{name}:{KINDS[name[0]]}:{domid}:{devices[name]}" for name, domid in domids.items()]
         super().__init__({"driver": drivers, "pciback": [str(PCIBACK)], **(words or {})})
         self.fake.late = {"pciback": PCIBACK, **domids}
         self.fake.next_domid = 32
+        self.fake.devices = {name: bdf for name, bdf in devices.items() if bdf}
+        self.asked = False
         self.claims = set(domids)
         self.ready = set(domids.values())
         self.stubborn: set[int] = set()
@@ -33,13 +40,20 @@ class DriverHost(Host):
         self.claimed: set[str] = set()
         self.clients: dict[int, Client] = {}
         self.connects = True
+        self.surveys = 0  # how often PCIBack has told of devices
+        self.tells = True
         if start:
             self.run()
 
     def neighbours(self) -> None:
         if self.fake.built.get(PCIBACK) != "running":
             self.claimed = set()
-        for name in sorted(self.claims - self.claimed):
+            self.asked = False
+        elif self.tells and not self.asked:
+            self.asked = True
+            self.surveys += 1
+            self.fake.channel.send("surveyed", 0)
+        for name in sorted((self.claims & set(self.fake.devices)) - self.claimed):
             if self.fake.built.get(PCIBACK) == "running" and self.fake.late[name] not in self.fake.built:
                 self.device(name, "claimed")
         for domid in self.fake.late.values():

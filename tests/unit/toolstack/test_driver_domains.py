@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from driver_domains import BLK, NET, PCIBACK, DriverHost
 from toolstack_host import Host
@@ -238,3 +240,119 @@ def test_what_builder_is_still_building_is_not_asked_for_again() -> None:
     host.fake.answer_held()
     host.run()
     assert host.ask("driver_restart", name="disk0", timeout_ms=1000).kind == "done"
+
+
+# devices that change hands
+
+SPARE = {"net0": NET, "disk0": BLK, "net1": 8}
+
+
+def asked(host: DriverHost, kind: str, **fields: Any) -> Any:
+    """The answer to a request about a driver domain, when that has done what it can."""
+    id = host.send(kind, timeout_ms=1000, **fields)
+    host.run(200)
+    return host.answers[1, id]
+
+
+def test_a_driver_domain_without_a_device_holds_up_nobody_and_is_not_built() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    assert host.drivers()["net1"] == ("unassigned", "")
+    assert host.drivers()["disk0"] == ("ready", "")
+    assert host.fake.built == {NET: "running", BLK: "running"}
+    assert host.surveys == 1
+    for kind in ("driver_restart", "driver_withdraw"):
+        answer = asked(host, kind, name="net1")
+        assert (answer.kind, "has no device" in answer.fields.text) == ("error", True)
+    assert host.drivers()["net1"] == ("unassigned", "")
+
+
+def test_a_host_on_which_nobody_has_a_device_knows_its_devices_all_the_same() -> None:
+    host = DriverHost(domids={"net1": 8}, unassigned=("net1",))
+    assert (host.surveys, host.fake.built) == (1, {})
+
+
+@pytest.mark.parametrize("trouble", ["silent", "not built"])
+def test_a_pciback_that_does_not_tell_of_devices_is_sent_away(trouble: str) -> None:
+    host = DriverHost(start=False, domids=SPARE, unassigned=("net1",))
+    host.tells = False
+    if trouble == "not built":
+        host.fake.fail = {"build_shard"}
+    host.run(200)
+    if trouble == "silent":
+        assert host.fake.built[PCIBACK] == "running"
+        host.now += START_MS + 1
+        host.run(200)
+        assert host.drivers()["net0"] == ("ready", "")
+    else:
+        assert any("the host's devices are not known" in line for line in host.reports)
+    assert PCIBACK not in host.fake.built
+
+
+def test_a_device_is_assigned_and_the_driver_domain_starts() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    assert asked(host, "driver_assign", name="net1", bdf=0x300).kind == "done"
+    assert host.drivers()["net1"] == ("ready", "")
+    assert host.fake.built == {NET: "running", BLK: "running", 8: "running"}
+    rows = {row.name: row.device for row in host.ask("driver_list", start=0).fields.drivers}
+    assert rows["net1"] == 0x300
+    devices = host.ask("device_show", start=0).fields.devices
+    assert (0x300, "net1") in [(row.bdf, row.driver) for row in devices]
+
+
+def test_what_builder_refuses_changes_nothing() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    answer = asked(host, "driver_assign", name="net1", bdf=host.fake.devices["net0"])
+    assert (answer.kind, answer.fields.text) == ("error", "it is somebody's")
+    assert host.drivers()["net1"] == ("unassigned", "")
+    assert asked(host, "driver_assign", name="net1", bdf=0x300).kind == "done"
+
+
+def test_a_device_is_withdrawn_reset_and_given_to_another() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    card = host.fake.devices["net0"]
+    assert asked(host, "driver_withdraw", name="net0").kind == "done"
+    assert host.drivers()["net0"] == ("unassigned", "")
+    assert host.fake.built == {BLK: "running"}
+    assert not [path for path in host.tree() if path.startswith(f"/local/domain/{NET}/")]
+    assert host.surveys == 2  # PCIBack was there again, for the reset
+    assert asked(host, "driver_assign", name="net1", bdf=card).kind == "done"
+    assert host.drivers()["net1"] == ("ready", "")
+    assert host.drivers()["net0"] == ("unassigned", "")
+
+
+def test_a_driver_domain_that_does_not_die_keeps_its_device() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    host.fake.fail = {"destroy"}
+    answer = asked(host, "driver_withdraw", name="net0")
+    assert (answer.kind, "could not be destroyed" in answer.fields.text) == ("error", True)
+    assert "net0" in host.fake.devices
+    host.fake.fail = set()
+    assert asked(host, "driver_withdraw", name="net0").kind == "done"
+
+
+def test_a_driver_domain_is_changed_by_one_operator_at_a_time() -> None:
+    host = DriverHost(domids=SPARE, unassigned=("net1",))
+    host.fake.hold = {"assign_pci_device", "destroy"}
+    host.send("driver_assign", timeout_ms=1000, name="net1", bdf=0x300)
+    host.send("driver_withdraw", timeout_ms=1000, name="net0")
+    host.run()
+    for kind, name in (("driver_assign", "net1"), ("driver_withdraw", "net0"), ("driver_restart", "net0")):
+        fields = {"bdf": 0x400} if kind == "driver_assign" else {}
+        answer = asked(host, kind, name=name, **fields)
+        assert (answer.kind, "try again" in answer.fields.text) == ("error", True)
+
+
+@pytest.mark.parametrize("kind", ["driver_assign", "driver_withdraw"])
+def test_a_driver_domain_that_there_is_not(kind: str) -> None:
+    host = DriverHost()
+    fields = {"bdf": 0x300} if kind == "driver_assign" else {}
+    assert asked(host, kind, name="net9", **fields).fields.text == "there is no driver domain net9"
+
+
+def test_optional_rights_and_the_journal_are_builders_to_answer() -> None:
+    host = Host()
+    right = {"shard": "console", "security_class": "xen", "permission": "debug"}
+    assert host.ask("permit_change", **right, on=1).kind == "done"
+    assert host.fake.permitted == [("console", "xen", "debug", 1)]
+    assert host.ask("permit_show", start=0).fields.permits == [("console", "xen", "debug", 1)]
+    assert host.ask("journal_show", start=0).fields.dropped == 3

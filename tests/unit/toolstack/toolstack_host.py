@@ -47,6 +47,9 @@ class FakeBuilder:
         self.parents: dict[int, str] = {}
         # back ends: guest, driver domain, kind, number
         self.links: set[tuple[int, int, bytes, int]] = set()
+        # driver domains' devices, and rights that were permitted or withdrawn
+        self.devices: dict[str, int] = {}
+        self.permitted: list[tuple[Any, ...]] = []
 
     def serve(self) -> None:
         for message in self.channel.receive():
@@ -98,6 +101,29 @@ class FakeBuilder:
         elif kind == "quotas":
             rows = [(name, 1, 4096, 1, 0, 3, 65536, 2, 4) for name in self.late if name.startswith("tenant-")]
             self.channel.send("quota_list", id, more=0, quotas=rows[message.fields.start :])
+        elif kind == "assign_pci_device":
+            if message.fields.bdf in self.devices.values():
+                self.channel.fail(id, 16, "it is somebody's")
+            else:
+                self.devices[message.fields.driver] = message.fields.bdf
+                self.channel.send("done", id)
+        elif kind == "withdraw_pci_device":
+            assert self.late[message.fields.driver] not in self.built
+            if self.devices.pop(message.fields.driver, None) is None:
+                self.channel.fail(id, 2, f"{message.fields.driver} has no device")
+            else:
+                self.channel.send("done", id)
+        elif kind == "devices":
+            rows = [(bdf, 0x020000, 0x8086, 0x10D3, name) for name, bdf in self.devices.items()]
+            self.channel.send("device_list", id, more=0, devices=rows)
+        elif kind == "permits":
+            self.channel.send("permit_list", id, more=0, permits=[("console", "xen", "debug", 1)])
+        elif kind == "permit_hypercall":
+            self.permitted.append(tuple(message.fields))
+            self.channel.send("done", id)
+        elif kind == "journal":
+            entries = [(3, 5, "toolstack", "something", "done")]
+            self.channel.send("journal_page", id, more=0, dropped=3, now_ns=9, entries=entries)
         elif kind == "images":
             images = [(bytes([n]) * 32, f"image{n}", "kernel", 100 * n, 50 * n) for n in (1, 2)]
             self.channel.send("library", id, more=0, images=images[message.fields.start :])

@@ -2,11 +2,12 @@
 
 Command line: `ecam=<guest-physical address of the first bus>:<first bus>:<last bus>` (segment 0), and for
 each device to be handed out `device=<driver>:<domid>:<bdf>`, bdf being messages' decimal number. All of them
-are reset, so Builder names none whose driver domain runs.
+are reset, so Builder names none whose driver domain runs. `withdrawn=<bdf>` are reset only.
 """
 
 import nano
 from xoar.messages.channel import Channel
+from xoar.pci import survey
 from xoar.pci.config import Window
 from xoar.shards.pciback.driver import Driver
 from xoar.xen import boot, events, grants, physdev, ring
@@ -15,6 +16,7 @@ from xoar.xenstore.client import Client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Any
 
     from xoar.pci.bars import Bar
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _NS_PER_MS = 1_000_000
 _PAGE = 4096
 _MAX_TEXT = 256
+_DEVICES_PAGE = 64
 
 
 def _open_page(address: int) -> "Views":
@@ -82,7 +85,7 @@ class Host:
         outgoing, incoming = ring.xenstore_rings(builder.page)
         self._builder = Channel(incoming, outgoing, lambda: events.notify(builder.port), "builder", "pciback")
         self._last_id = 0
-        self._asked: "dict[int, str]" = {}  # id of a message -> driver
+        self._asked: "dict[int, str]" = {}  # id of a message -> what it is about
 
     def now_ms(self) -> int:
         """Milliseconds since Xen's boot."""
@@ -106,6 +109,13 @@ class Host:
         self.report("%s: %s" % (driver, text))
         self._tell("fault", driver, text=text[:_MAX_TEXT])
 
+    def found(self, devices: "list[survey.Found]") -> None:
+        """Tells Builder of all devices."""
+        for start in range(0, max(len(devices), 1), _DEVICES_PAGE):
+            end = start + _DEVICES_PAGE
+            more = int(len(devices) > end)
+            self._send("found", "the list of devices", start=start, more=more, devices=devices[start:end])
+
     def report(self, text: str) -> None:
         """Takes a line for Xen's console."""
         print("pciback: " + text)
@@ -114,9 +124,9 @@ class Host:
         """Moves what can be moved on both links."""
         self.again = self.store.poll() or self.again
         for message in self._builder.receive():
-            driver = self._asked.pop(message.id, "?")
+            what = self._asked.pop(message.id, "?")
             if message.kind == "error":
-                self.report("Builder refuses the device of %s: %s" % (driver, message.fields.text))
+                self.report("Builder refuses %s: %s" % (what, message.fields.text))
         self._builder.flush()
         self.again = self.again or self._builder.more
 
@@ -132,20 +142,46 @@ class Host:
         return found
 
     def _tell(self, kind: str, driver: str, **fields: "Any") -> None:
+        self._send(kind, "the device of %s" % driver, driver=driver, **fields)
+
+    def _send(self, kind: str, what: str, **fields: "Any") -> None:
         self._last_id += 1
-        if self._builder.send(kind, self._last_id, driver=driver, **fields):
-            self._asked[self._last_id] = driver
+        if self._builder.send(kind, self._last_id, **fields):
+            self._asked[self._last_id] = what
         else:
-            self.report("no room to tell Builder of the device of %s" % driver)
+            self.report("no room to tell Builder of %s" % what)
 
     def _wait(self) -> None:
         self.again = True
         events.wait()
 
 
+class _Survey:
+    """The look at all devices, a step at a time."""
+
+    def __init__(self, host: Host) -> None:
+        withdrawn = [int(word) for word in boot.settings("withdrawn")]
+        self.due_ms: "int | None" = host.now_ms()
+        self._host = host
+        self._steps: "Generator[int, None, None]" = survey.survey(
+            host.window, withdrawn, lambda bdf: host.xen(host.domid, bdf), host.report, host.found
+        )
+
+    def advance(self) -> None:
+        """Goes on, if it is time."""
+        now = self._host.now_ms()
+        if self.due_ms is None or now < self.due_ms:
+            return
+        self.due_ms = None  # also if what follows is a bug
+        for wait in self._steps:
+            self.due_ms = now + wait
+            return
+
+
 def main() -> None:
     """Serves until the domain is destroyed."""
     host = Host()
+    looking, guarded = _Survey(host), Guard("pciback: survey")
     drivers: "dict[str, tuple[Driver, Guard]]" = {}
     for word in boot.settings("device"):
         name, domid, bdf = word.split(":")
@@ -160,7 +196,8 @@ def main() -> None:
         for name in host.changes():
             driver, guard = drivers[name]
             guard.call(driver.changed)
-        due = []
+        guarded.call(looking.advance)
+        due = [looking.due_ms * _NS_PER_MS] if looking.due_ms is not None else []
         for driver, guard in drivers.values():
             guard.call(driver.serve)
             guard.call(driver.advance)
