@@ -19,7 +19,10 @@ from xoar.host.cache import CHECKOUT
 from xoar.host.client import Client
 from xoar.host.progress import Reporter
 from xoar.host.state import Host
+from xoar.privilege import bootplan, shardset
 
+SHARDS = [shard.name for shard in bootplan.plan(shardset.load_all()).shards]
+"""The shards that every host has, by their domids from 1 on."""
 ATTACKS = Path(__file__).parent / "attacks"
 LOGIN = re.compile(rb"login: ")
 _ACPI_HOTPLUG = 0xCC0  # q35's registers

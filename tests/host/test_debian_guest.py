@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import HostUnderTest, running
+from harness import SHARDS, HostUnderTest, running
 
 pytestmark = pytest.mark.devices
 
@@ -101,7 +101,7 @@ def test_apt_fetches_through_netback(host: HostUnderTest, served: tuple[str, str
 
 def test_no_domain_has_rights_over_devices_once_they_serve(host: HostUnderTest) -> None:
     rows = {row["name"]: row for row in host.json("ps")}
-    assert set(rows) == {"xenstore", "console", "builder", "toolstack", "net0", "disk0", "web"}
+    assert set(rows) == {*SHARDS, "net0", "disk0", "web"}
     assert "pciback" not in rows
     assert [rows[name]["driver"]["device"] for name in ("net0", "disk0")] == ["0000:01:00.0", "0000:02:00.0"]
     assert all(rows[name]["driver"]["state"] == "ready" for name in ("net0", "disk0"))
@@ -114,7 +114,7 @@ def test_all_shards_take_no_more_memory_than_the_readme_says(host: HostUnderTest
 
 
 def test_no_right_was_denied_on_the_way(host: HostUnderTest) -> None:
-    shards = r"(xenstore|console|builder|toolstack|pciback|netback|blkback)_t"
+    shards = rf"({'|'.join(SHARDS)}|pciback|netback|blkback)_t"
     assert not re.findall(rf"avc: *denied .*scontext=system_u:system_r:{shards}.*", host.log_since(0))
 
 

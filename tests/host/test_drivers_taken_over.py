@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, HostUnderTest, running
+from harness import ATTACKS, SHARDS, HostUnderTest, running
 from taken_over import EINVAL, ENOENT, EPERM, OFTEN_ASKED, audit, forged, judge, outcome
 from test_every_operation import BUILT
 
@@ -47,7 +47,7 @@ DRIVERS = {"netback": "_NETBACK", "blkback": "_BLKBACK"}
 TYPES = {
     str(domid): f"{name}_t"
     for domid, name in (
-        *enumerate(("xenstore", "console", "builder", "toolstack", "pciback", "netback", "blkback"), 1),
+        *enumerate((*SHARDS, "pciback", "netback", "blkback"), 1),
         (32, "guest"),
     )
 }
@@ -152,7 +152,7 @@ def test_a_guest_beside_driver_domains(taken: HostUnderTest) -> None:
     judge("guest", outcome("guest", said, taken.log_since(0)), others)
 
 
-@pytest.mark.parametrize("shard", ["xenstore", "console", "builder"])
+@pytest.mark.parametrize("shard", ["xenstore", "console", "builder", "logic"])
 def test_a_shard_taken_over_beside_driver_domains(
     state: None, logs: Path, hostile_image: Path, monkeypatch: pytest.MonkeyPatch, shard: str
 ) -> None:

@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, running
+from harness import ATTACKS, SHARDS, running
 from taken_over import OFTEN_ASKED, audit, judge, outcome
 
 from xoar.host.assembly import Replacement
 
-SHARDS = ("xenstore", "console", "builder", "toolstack")  # of domids 1 to 4
 # The domains that taken_builder.py makes
 BUILT = {str(domid): f"{name}_t" for domid, name in enumerate(("guest", "pciback", "netback", "blkback"), 40)}
 # What Builder is found to have only where there are real driver domains: test_drivers_taken_over.py

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from device_guests import MEMORY, Worker, image, newest_nic, shell
-from harness import HostUnderTest, running
+from harness import SHARDS, HostUnderTest, running
 
 from xoar.cli.failures import ERROR
 
@@ -153,7 +153,7 @@ def test_a_guest_shares_driver_domains_with_its_group_only(host: HostUnderTest) 
     assert {row["name"]: row["shared_with"] for row in guest["shards"]} == {
         "net1": ["two"],
         "pciback": ["one", "two"],
-        **{name: ["one", "two"] for name in ("xenstore", "console", "builder", "toolstack")},
+        **{name: ["one", "two"] for name in SHARDS},
     }
     refusal = host.cli("disk", "attach", "other", "plugged", status=ERROR)
     assert "disk0 serves guest one of group red" in refusal

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from harness import HostUnderTest
+from harness import SHARDS, HostUnderTest
 
 from xoar.host.errors import HostError
 
@@ -36,7 +36,7 @@ def shards_run(host: HostUnderTest) -> None:
     assert [
         row["state"] for row in host.json("ps") if row["kind"] == "shard" and row["state"] == "crashed"
     ] == []
-    assert len([row for row in host.json("ps") if row["kind"] == "shard"]) == 4
+    assert len([row for row in host.json("ps") if row["kind"] == "shard"]) == len(SHARDS)
 
 
 def test_garbage_on_the_operators_line(host: HostUnderTest) -> None:

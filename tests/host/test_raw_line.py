@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import SHARDS
+
 from xoar.host import config, up
 from xoar.host.emulator import Emulator, Launch, link_modules
 from xoar.host.progress import Reporter
@@ -67,9 +69,6 @@ class Line:
             if message is not None:
                 self.client.close(channel)
                 return [entry.name for entry in message.fields.objects]
-
-
-SHARDS = ["xenstore", "console", "builder", "toolstack"]
 
 
 def check(line: Line) -> None:

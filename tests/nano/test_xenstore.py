@@ -7,7 +7,7 @@ from xoar.xenstore.client import Client
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.quotas import quotas
-from xoar.xenstore.server import Server
+from xoar.xenstore.server import Direct, Server
 
 MANAGER = 4
 
@@ -48,7 +48,7 @@ class Machine:
         self.pages = {}
         self.transports = {}
         self.log = []
-        self.store = Store(self.connect, report=self.log.append)
+        self.store = Store(self.connect, Direct(), report=self.log.append)
         self.store.server.domains.managers.add(MANAGER)  # no domain of a host is one
 
     def connect(self, domid, gref, port):

@@ -12,7 +12,7 @@ from xoar.xenstore.quotas import quotas
 from xoar.xenstore.statelink import StateLink
 
 
-class Failure(Exception):
+class Failure(BaseException):
     pass
 
 

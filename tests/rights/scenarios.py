@@ -21,7 +21,7 @@ from xoar.host.provision import disk_record, nic_record
 from xoar.messages.schema import NO_IMAGE
 from xoar.privilege import shardset
 
-BOOT = ("bootstrapper", "xenstore", "console", "builder", "toolstack", "guest")
+BOOT = ("bootstrapper", "xenstore", "console", "builder", "logic", "toolstack", "guest")
 """The manifests of which every host has domains."""
 
 _ROUTER = "10.0.2.2"  # the emulated network's; what is sent there reaches the operator's loopback

@@ -3,8 +3,9 @@
 import nano
 from xoar.builder import construct, driver, start
 from xoar.messages.channel import Channel
-from xoar.xen import control, devices, events, grants, memory
+from xoar.xen import control, devices, memory
 from xoar.xen.ring import xenstore_rings
+from xoar.xen.served import Served
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Machine:
         self._ecam = ecam
         self._labels: "dict[int, str]" = {}
         self._version = ""
-        self._opened: "dict[int, tuple[grants.Mapping, int]]" = {}
+        self._opened: "dict[int, Served]" = {}
 
     def build(
         self,
@@ -115,17 +116,13 @@ class Machine:
 
     def open(self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]") -> Channel:
         """Builder's end of a link that a shard opened to it; `report` is told of refused messages."""
-        local = events.bind(domid, port)
-        mapping = grants.map(domid, gref)
-        self._opened[domid] = (mapping, local)
-        incoming, outgoing = xenstore_rings(mapping.page)
-        return Channel(incoming, outgoing, lambda: events.notify(local), name, "builder", report)
+        link = self._opened[domid] = Served(domid, gref, port)
+        incoming, outgoing = xenstore_rings(link.page)
+        return Channel(incoming, outgoing, link.notify, name, "builder", report)
 
     def close(self, domid: int) -> None:
         """Gives the page and the port of `open` back."""
-        mapping, port = self._opened.pop(domid)
-        mapping.unmap()
-        events.close(port)
+        self._opened.pop(domid).close()
 
     def unpause(self, domid: int) -> None:
         control.unpause(domid)

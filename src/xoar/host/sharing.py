@@ -15,6 +15,7 @@ REACH = {
     NETBACK: "the traffic of its guests and networks; no memory",
     BLKBACK: "the contents of all its volumes; no memory",
     "xenstore": "the records of all guests; no memory",
+    "logic": "what each guest asks of XenStore, while it asks; no memory",
     "console": "the consoles of all guests, and what operators ask the Toolstack for; no memory",
     "builder": "everything",
     "toolstack": "life, death and configuration of all guests; no memory",
@@ -23,7 +24,7 @@ REACH = {
 """What whoever took over a shard of that kind gets at, beside the shard itself. "No memory" is none but what
 a guest grants it, such as the pages of its rings."""
 
-ONCE = ("xenstore", "console", "builder", "toolstack")
+ONCE = ("xenstore", "console", "builder", "logic", "toolstack")
 """The shards that a host has once, for all guests."""
 _PCIBACK = "pciback"
 

@@ -47,14 +47,12 @@ class Split:
     """
 
     def __init__(self, after: int, patience: float) -> None:
-        self.link = LogicLink(self.restart, after)
+        self.link = LogicLink(self.restart, after, int(patience * 1e9), time.monotonic_ns)
         self._patience = patience
         self._process = LogicProcess()
         self._gate: Gate | None = None
         self._selector: selectors.BaseSelector | None = None
         self._socket: socket.socket | None = None
-        self._watched = 0
-        self._deadline = 0.0
 
     def begin(self, gate: Gate, selector: selectors.BaseSelector) -> None:
         """Starts Logic."""
@@ -67,7 +65,6 @@ class Split:
         if self._socket is not None:
             self._selector.unregister(self._socket)
             self._socket.close()
-        self._watched = 0
         self._socket, channel = self._process.start()
         self._selector.register(self._socket, selectors.EVENT_READ, self._receive)
         self.link.started(self._gate, channel)
@@ -75,15 +72,12 @@ class Split:
     def time_left(self) -> float | None:
         """Seconds until Logic has had too long for its request; None if it has none."""
         assert self._gate is not None
-        number = self._gate.outstanding
-        if number and number != self._watched:
-            self._deadline = time.monotonic() + self._patience
-        self._watched = number
-        return max(0.0, self._deadline - time.monotonic()) if number else None
+        due = self.link.deadline(self._gate)
+        return None if due is None else max(0.0, (due - time.monotonic_ns()) / 1e9)
 
     def watch(self) -> None:
         """Rolls Logic back if its time is over."""
-        if self.time_left() == 0 and self._gate is not None:
+        if self._gate is not None and self.link.overdue(self._gate):
             print(f"xenstored: no answer from Logic for {self._patience} s", file=sys.stderr)
             self.link.roll_back(self._gate)
 

@@ -9,8 +9,8 @@ from collections import namedtuple
 import nano
 from xoar.abi import xen as abi
 from xoar.xen import events
-from xoar.xen.grants import own_page
 from xoar.xen.hypercall import memory_op
+from xoar.xen.pages import own_page
 from xoar.xen.ring import PAGE_SIZE
 
 _MAP_ENTRIES, _MAP_ENTRY_SIZE = 128, 20  # struct e820entry: u64, u64, u32, packed

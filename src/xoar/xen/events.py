@@ -39,6 +39,25 @@ def notify(port: int) -> None:
     nano.hypercall(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_send, _send)
 
 
+class Bell:
+    """Signals the other end of `port` once for whatever has happened since the last time: a signal costs
+    more than a message, at either end."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._rung = False
+
+    def ring(self) -> None:
+        """There is something to signal."""
+        self._rung = True
+
+    def send(self) -> None:
+        """Signals, if there is something; to be called before this domain sleeps."""
+        if self._rung:
+            self._rung = False
+            notify(self._port)
+
+
 def close(port: int) -> None:
     """Closes a local port."""
     _evtchn("close port %d" % port, abi.EVTCHNOP_close, abi.evtchn_send.new(port=port))

@@ -1,9 +1,9 @@
 """Mapping pages that other domains grant to this one (xen/include/public/grant_table.h)."""
 
-import nano
 from xoar.abi import xen as abi
 from xoar.xen import frames, hypercall
-from xoar.xen.ring import PAGE_SIZE, SharedPage
+from xoar.xen.pages import own_page
+from xoar.xen.ring import PAGE_SIZE
 
 
 class Mapping:
@@ -36,9 +36,3 @@ def map(domid: int, reference: int) -> Mapping:
         frames.give_back(frame)
         raise OSError(13, "%s: grant status %d" % (what, status - 0x10000))
     return Mapping(frame, abi.gnttab_map_grant_ref.get(request, "handle"))
-
-
-def own_page(frame: int) -> SharedPage:
-    """The page at a frame of this domain, as byte and word view."""
-    address = frame * PAGE_SIZE
-    return SharedPage(nano.memory(address, PAGE_SIZE), nano.memory(address, PAGE_SIZE // 4, "I"))

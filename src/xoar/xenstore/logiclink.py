@@ -21,12 +21,22 @@ if TYPE_CHECKING:
 class LogicLink(LogicPort):
     """`restart()` has Logic rolled back, whatever it is doing; then a new channel comes with `started`.
 
-    `after` is the number of requests after which that is to happen, 0: only when Logic fails.
+    `after` is the number of requests after which that is to happen, 0: only when Logic fails. `patience` is
+    the time that Logic has for a request, 0: any; `now()` is the clock that it is measured with.
     """
 
-    def __init__(self, restart: "Callable[[], None]", after: int = 0) -> None:
+    def __init__(
+        self,
+        restart: "Callable[[], None]",
+        after: int = 0,
+        patience: int = 0,
+        now: "Callable[[], int]" = lambda: 0,
+    ) -> None:
         self.after = after
         self._restart = restart
+        self._patience = patience
+        self._now = now
+        self._due: "int | None" = None
         self._channel: "Channel | None" = None
 
     def started(self, gate: "Gate", channel: "Channel") -> None:
@@ -36,6 +46,7 @@ class LogicLink(LogicPort):
 
     def hand(self, gate: "Gate", request: "Request") -> None:
         """Sends a request to Logic."""
+        self._due = self._now() + self._patience if self._patience else None
         if self._channel is not None:
             self._send("store_request", request.number, request.asked)
 
@@ -43,6 +54,18 @@ class LogicLink(LogicPort):
         """Lets go of Logic, and of whatever it still sends."""
         self._channel = None
         self._restart()
+
+    def deadline(self, gate: "Gate") -> "int | None":
+        """When Logic will have had too long for its request; None if nobody waits for that."""
+        return self._due if self._channel is not None and gate.outstanding else None
+
+    def overdue(self, gate: "Gate") -> bool:
+        """Whether Logic has had too long for its request; True once each time that it is handed one."""
+        due = self.deadline(gate)
+        if due is None or self._now() < due:
+            return False
+        self._due = None
+        return True
 
     def receive(self, gate: "Gate") -> bool:
         """Deals with what Logic has sent, unless it leaves our answers unread; True if there is more."""

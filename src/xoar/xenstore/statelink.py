@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 
 class StateLink:
-    """`wait()` sleeps until State may have sent something."""
+    """`wait()` sleeps until State may have sent something; `report(text)` hears of bugs of ours."""
 
-    def __init__(self, channel: "Channel", wait: "Callable[[], None]") -> None:
+    def __init__(
+        self, channel: "Channel", wait: "Callable[[], None]", report: "Callable[[str], None]" = print
+    ) -> None:
         self._channel = channel
         self._wait = wait
+        self._report = report
         self._arrived: "list[Message]" = []
 
     def serve(self) -> None:
@@ -31,11 +34,17 @@ class StateLink:
         def operate(kind: str, *arguments: object) -> "Outcome":
             return self._operate(number, kind, arguments)
 
-        answer = logic.answer(message.fields, operate)
-        if answer.refusal:
-            self._send("store_refusal", number, (answer.refusal,))
+        try:
+            refusal, payload = logic.answer(message.fields, operate)
+        except Exception as error:
+            self._report(
+                "bug while answering a request of domain %d: %s" % (message.fields.domid, repr(error))
+            )
+            refusal, payload = "EIO", b""
+        if refusal:
+            self._send("store_refusal", number, (refusal,))
         else:
-            self._send("store_answer", number, (answer.payload,))
+            self._send("store_answer", number, (payload,))
 
     def _operate(self, number: int, kind: str, arguments: "tuple[object, ...]") -> "Outcome":
         self._send(kind, number, arguments)

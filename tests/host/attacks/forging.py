@@ -15,7 +15,7 @@ NOT_ITS = (
             "domid": _GUEST,
             "link": "operator",
             "name": "toolstack",
-            "parent": 4,
+            "parent": 5,
             "uuid": bytes(16),
             "gref": 8,
             "port": 1,

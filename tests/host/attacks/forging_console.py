@@ -16,7 +16,7 @@ class Noted(shard._Link):
     def __init__(self, domid, gref, port, peer):
         super().__init__(domid, gref, port, peer)
         if peer == "toolstack":
-            links.append(boot.Link(self._mapping.page, self._port))
+            links.append(boot.Link(self.page, self.port))
 
 
 def attack():

@@ -9,7 +9,7 @@ from xoar.xenstore import wire
 from xoar.xenstore.client import Client
 from xoar.xenstore.errors import Refused
 
-_OTHERS = (0, 1, 2, 3, 4, 5, 6, 31, 33, 0x7FF0, 0xFFFF)
+_OTHERS = (0, 1, 2, 3, 4, 5, 6, 7, 31, 33, 0x7FF0, 0xFFFF)
 _FLOOD = 500
 _STORE_REQUESTS = (
     (wire.INTRODUCE, b"40\x001\x001\0"),
@@ -23,7 +23,7 @@ def to_builder():
     for domid in _OTHERS:
         for kind in ("unpause", "destroy"):
             builder.forge(kind, domid=domid)
-    for name in ("xenstore", "builder", "pciback", "net0"):
+    for name in ("xenstore", "builder", "logic", "pciback", "net0"):
         builder.forge("build_shard", name=name)
     unknown = {"uuid": bytes(16), "ramdisk": bytes(32), "command_line": "", "memory_kib": 32768, "vcpus": 1}
     builder.forge("build", kernel=bytes(range(32)), **unknown)

@@ -8,7 +8,9 @@ import nano
 from xoar.abi import xen as abi
 from xoar.builder.start import link_frame
 from xoar.xen import events
-from xoar.xen.grants import own_page
+from xoar.xen.pages import own_page
+from xoar.xen.ring import xenstore_rings
+from xoar.xenstore.client import Client
 
 
 def rubbish(page, words):
@@ -20,6 +22,21 @@ def rubbish(page, words):
     for word in words:
         seed = (seed * 1103515245 + 12345) & 0x7FFFFFFF
         page.words[word] = seed
+
+
+def store_rate(count):
+    """Microseconds for so many reads and writes of a node, each once the one before is done."""
+    page, port = own_page(link_frame(abi.GNTTAB_RESERVED_XENSTORE)), param(abi.HVM_PARAM_STORE_EVTCHN)
+    writer, reader = xenstore_rings(page)
+    store = Client(reader, writer, lambda: events.notify(port), events.wait)
+    store.write("data/x", "0")
+    start = nano.now()
+    for number in range(count):
+        if number % 2:
+            store.read("data/x")
+        else:
+            store.write("data/x", str(number))
+    return (nano.now() - start) // 1000
 
 
 def main():
@@ -63,6 +80,8 @@ def main():
                 console.outgoing.write(b"x" * 1024)
                 events.notify(console.port)
             console.write("flood over")
+        elif command == "store-rate":
+            console.write(f"{arguments[0]} requests in {store_rate(int(arguments[0]))} us")
         elif command == "echo":
             console.write("echo " + " ".join(arguments))
         elif command == "triple-fault":

@@ -39,7 +39,7 @@ def forge(builder, victim, other):
         ("unpause", {"domid": other}),
         ("destroy", {"domid": other}),
         ("destroy", {"domid": 1}),
-        ("destroy", {"domid": 4}),
+        ("destroy", {"domid": 5}),
         ("build_shard", {"name": "tenant-acme"}),
         ("claim", {"driver": "net0", "bdf": 256, "bars": []}),
         ("fault", {"driver": "net0", "text": ""}),
@@ -116,7 +116,7 @@ def main():
         for message in console.receive():
             if message.kind == "relay":
                 other, victim, uuid = message.fields.data.decode().split()
-                attempts.run([1, 2, 3, 4, int(other), int(victim)], print)
+                attempts.run([1, 2, 3, 4, 5, int(other), int(victim)], print)
                 forge(builder, int(victim), int(other))
                 search(store, int(boot.setting("domid")), int(victim), int(other), uuid)
                 meddle(console, int(victim))

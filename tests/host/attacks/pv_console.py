@@ -4,7 +4,7 @@ import nano
 from xoar.abi import xen as abi
 from xoar.builder.start import link_frame
 from xoar.xen import events, hypercall
-from xoar.xen.grants import own_page
+from xoar.xen.pages import own_page
 from xoar.xen.ring import console_rings
 
 

@@ -16,6 +16,7 @@ from xoar.xenstore.client import Client
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.gate import Gate
 from xoar.xenstore.request import Request
+from xoar.xenstore.server import Direct
 
 MANAGER = 4
 
@@ -46,8 +47,8 @@ class Machine:
         self.remote = remote
         self.transports: dict[int, Transport] = {}
         self.log: list[str] = []
-        logic = remote.link if remote else None
-        self.store = Store(self.connect, report=self.log.append, logic=logic)
+        logic = remote.link if remote else Direct()
+        self.store = Store(self.connect, logic, report=self.log.append)
         self.store.server.domains.managers.add(MANAGER)  # no domain of a host is one
         if remote:
             remote.attach(self.store.server)

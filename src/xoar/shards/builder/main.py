@@ -9,9 +9,10 @@ from xoar.builder.library import PLAN, Library
 from xoar.builder.machine import Machine
 from xoar.builder.service import LINKS, Service
 from xoar.messages.channel import Channel
-from xoar.xen import boot, events, grants
+from xoar.xen import boot, events
 from xoar.xen.guard import Guard
 from xoar.xen.ring import xenstore_rings
+from xoar.xen.served import Served
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def main() -> None:
     journal = Journal(nano.now)
     clients = {}
     for client in boot.clients():
-        port = events.bind(client.domid, client.port)
-        incoming, outgoing = xenstore_rings(grants.map(client.domid, client.gref).page)
+        end = Served(client.domid, client.gref, client.port)
+        incoming, outgoing = xenstore_rings(end.page)
         report = journal.reporter(client.name)
-        clients[client.name] = Channel(incoming, outgoing, _notifier(port), client.name, "builder", report)
+        clients[client.name] = Channel(incoming, outgoing, end.notify, client.name, "builder", report)
     servers = {}
     for server, _, _ in LINKS:
         link = boot.uses(server)

@@ -5,8 +5,9 @@ from xoar.abi import xen as abi
 from xoar.messages.channel import Channel
 from xoar.shards.console.console import Console
 from xoar.shards.console.uart import Uart
-from xoar.xen import boot, events, grants, hypercall, ring
+from xoar.xen import boot, events, hypercall, ring
 from xoar.xen.guard import Guard
+from xoar.xen.served import Served
 
 _SERIAL_PORT = 0x2F8
 
@@ -17,52 +18,21 @@ _READ_LIMIT = 512
 _TAKE_LIMIT = 1024
 
 
-class _Connection:
-    """A domain's console ring, mapped by its grant."""
+class _Connection(Served):
+    """A domain's console ring."""
 
     def __init__(self, domid: int, gref: int, port: int) -> None:
-        self._mapping = grants.map(domid, gref)
-        try:
-            self.port = events.bind(domid, port)
-        except OSError:
-            self._mapping.unmap()
-            raise
-        self.to_guest, self.from_guest = ring.console_rings(self._mapping.page)
-
-    def notify(self) -> None:
-        events.notify(self.port)
-
-    def close(self) -> None:
-        _let_go(self.port, self._mapping)
+        super().__init__(domid, gref, port)
+        self.to_guest, self.from_guest = ring.console_rings(self.page)
 
 
-def _let_go(port: int, mapping: grants.Mapping) -> None:
-    # what Xen has taken back by itself, because the domain is gone, is no trouble
-    try:
-        events.close(port)
-    except OSError as error:
-        print("console: %s" % error)
-    try:
-        mapping.unmap()
-    except OSError as error:
-        print("console: %s" % error)
-
-
-class _Link:
-    """A link of another shard: messages over its page, mapped by its grant."""
+class _Link(Served):
+    """A link of another shard: messages over its page."""
 
     def __init__(self, domid: int, gref: int, port: int, peer: str) -> None:
-        self._mapping = grants.map(domid, gref)
-        try:
-            self._port = events.bind(domid, port)
-        except OSError:
-            self._mapping.unmap()
-            raise
-        incoming, outgoing = ring.xenstore_rings(self._mapping.page)
-        self.channel = Channel(incoming, outgoing, lambda: events.notify(self._port), peer, "console")
-
-    def close(self) -> None:
-        _let_go(self._port, self._mapping)
+        super().__init__(domid, gref, port)
+        incoming, outgoing = ring.xenstore_rings(self.page)
+        self.channel = Channel(incoming, outgoing, self.notify, peer, "console")
 
 
 def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":

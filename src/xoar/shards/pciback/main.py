@@ -10,8 +10,9 @@ from xoar.messages.channel import Channel
 from xoar.pci import survey
 from xoar.pci.config import Window
 from xoar.shards.pciback.driver import Driver
-from xoar.xen import boot, events, grants, physdev, ring
+from xoar.xen import boot, events, physdev, ring
 from xoar.xen.guard import Guard
+from xoar.xen.served import Served
 from xoar.xenstore.client import Client
 
 TYPE_CHECKING = False
@@ -43,34 +44,6 @@ def _needed(key: str) -> str:
     return value
 
 
-class Transport:
-    """A frontend's page, mapped, and its event channel, bound. Raises OSError."""
-
-    def __init__(self, domid: int, gref: int, port: int) -> None:
-        self._mapping = grants.map(domid, gref)
-        self.page = self._mapping.page
-        try:
-            self._port = events.bind(domid, port)
-        except OSError:
-            self._mapping.unmap()
-            raise
-
-    def notify(self) -> None:
-        """Signals the frontend."""
-        events.notify(self._port)
-
-    def close(self) -> None:
-        """Unmaps the page and closes the channel; a domain that is gone already is no trouble."""
-        try:
-            events.close(self._port)
-        except OSError as error:
-            print("pciback: %s" % error)
-        try:
-            self._mapping.unmap()
-        except OSError as error:
-            print("pciback: %s" % error)
-
-
 class Host:
     """What driver.Driver needs around it. `again`: events may have gone by, so look at everything."""
 
@@ -95,9 +68,9 @@ class Host:
         """Xen's interrupts for a function of a domain."""
         return physdev.Function(domid, bdf)
 
-    def connect(self, domid: int, gref: int, port: int) -> Transport:
+    def connect(self, domid: int, gref: int, port: int) -> Served:
         """Maps a domain's page and binds its port. Raises OSError."""
-        return Transport(domid, gref, port)
+        return Served(domid, gref, port)
 
     def claim(self, driver: str, bdf: int, windows: "list[Bar]") -> None:
         """Tells Builder that the device may be assigned."""

@@ -8,10 +8,9 @@ from xoar.messages.errors import EEXIST, EIO, ENOENT, ENOSPC
 from xoar.xenstore import paths
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.errors import Refused
-from xoar.xenstore.gate import Gate, Host, LogicPort
+from xoar.xenstore.gate import Gate, Host
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.ringlink import ERROR_COMM, RingLink
-from xoar.xenstore.server import Direct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
     from xoar.xen.ring import SharedPage
+    from xoar.xenstore.gate import LogicPort
 
     class Transport(Protocol):
         """A mapped XenStore ring and its event channel."""
@@ -70,19 +70,19 @@ class _NoIntroductions(Host):
 
 class Store:
     """`connect(domid, gref, port)` maps a XenStore ring and binds its event channel, or raises OSError;
-    `backends` are domids with higher quotas; `report` takes lines for Xen's console; `logic` is where Logic
-    is, in this domain if it is None. No domain is privileged.
+    `logic` is where Logic is; `backends` are domids with higher quotas; `report` takes lines for Xen's
+    console. No domain is privileged.
     """
 
     def __init__(
         self,
         connect: "Callable[[int, int, int], Transport]",
+        logic: "LogicPort",
         backends: "frozenset[int]" = frozenset(),
         report: "Callable[[str], None]" = print,
-        logic: "LogicPort | None" = None,
     ) -> None:
         domains = Domains(set(), False, backends)
-        self.server = Gate(domains, quotas(**LIMITS), logic or Direct(), _NoIntroductions(report))
+        self.server = Gate(domains, quotas(**LIMITS), logic, _NoIntroductions(report))
         self._connect = connect
         self._report = report
         self._clients: "dict[int, _Client]" = {}
