@@ -29,7 +29,12 @@ MAY_IMPORT = {
 
 # Code that runs on nano, too, and all that it may import from outside xoar
 PORTABLE = ("abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "shards")
-ON_LINUX = ("xenstore/linux.py", "shards/netback/", "shards/blkback/")  # the exceptions: driver domains
+ON_LINUX = (
+    "xenstore/linux.py",
+    "xenstore/aio.py",
+    "shards/netback/",
+    "shards/blkback/",
+)  # the exceptions: driver domains
 ON_NANO = {
     "array",
     "binascii",

@@ -24,6 +24,34 @@ _ATTEMPTS = 100
 _MISSING = "ENOENT"
 
 
+class Listing:
+    """The names of children that come in parts (DIRECTORY_PART): ask from byte `start` on until `take` says
+    that `names` are all."""
+
+    def __init__(self) -> None:
+        self.names = b""
+        self._generation = b""
+
+    @property
+    def start(self) -> int:
+        """What to ask for next."""
+        return len(self.names)
+
+    def take(self, reply: bytes) -> bool:
+        """Takes a part; if the node has changed meanwhile, it is asked for from the beginning."""
+        end = reply.find(b"\0") + 1
+        if reply[:end] != self._generation:
+            if self.names:
+                self.names = self._generation = b""
+                return False
+            self._generation = reply[:end]
+        self.names += reply[end:]
+        if self.names[-2:] == b"\0\0" or self.names == b"\0":
+            self.names = self.names[:-1]
+            return True
+        return False
+
+
 class Client:
     """A client of one XenStore link.
 
@@ -178,18 +206,11 @@ class Client:
         raise Refused("EAGAIN")
 
     def _long_directory(self, path: str, transaction: int) -> bytes:
-        names, generation = b"", b""
+        listing = Listing()
         while True:
-            reply = self.call(wire.DIRECTORY_PART, _words(path, "%d" % len(names)), transaction)
-            end = reply.find(b"\0") + 1
-            if reply[:end] != generation:
-                if names:
-                    names, generation = b"", b""
-                    continue
-                generation = reply[:end]
-            names += reply[end:]
-            if names[-2:] == b"\0\0" or names == b"\0":
-                return names[:-1]
+            reply = self.call(wire.DIRECTORY_PART, _words(path, "%d" % listing.start), transaction)
+            if listing.take(reply):
+                return listing.names
 
     def _sort(self) -> None:
         while True:
