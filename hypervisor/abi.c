@@ -63,6 +63,13 @@ static void hypercalls(void)
     NUMBER_AS("HYPERVISOR_mmuext_op", __HYPERVISOR_mmuext_op);
     NUMBER_AS("HYPERVISOR_sysctl", __HYPERVISOR_sysctl);
     NUMBER_AS("HYPERVISOR_domctl", __HYPERVISOR_domctl);
+    NUMBER_AS("HYPERVISOR_multicall", __HYPERVISOR_multicall);
+    STRUCT("multicall_entry", struct multicall_entry);
+    FIELD(struct multicall_entry, op);
+    FIELD(struct multicall_entry, result);
+    MEMBER(struct multicall_entry, args[0], "command");
+    MEMBER(struct multicall_entry, args[1], "argument");
+    END();
     NUMBER(XENVER_version);
     NUMBER(XENVER_extraversion);
     NUMBER_AS("EXTRAVERSION_SIZE", sizeof(xen_extraversion_t));
@@ -112,6 +119,16 @@ static void domctls(void)
     DOMCTL(unpausedomain);
     END();
     DOMCTL(destroydomain);
+    END();
+    DOMCTL(resumedomain);
+    END();
+    NUMBER(XEN_DOMCTL_SHADOW_OP_CLEAN);
+    NUMBER(XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY);
+    DOMCTL(shadow_op);
+    DOMCTL_FIELD(shadow_op, op);
+    DOMCTL_FIELD(shadow_op, pages);
+    DOMCTL_FIELD(shadow_op, dirty_bitmap);
+    MEMBER(struct xen_domctl, u.shadow_op.stats.dirty_count, "dirty_count");
     END();
     DOMCTL(gethvmcontext);
     DOMCTL_FIELD(hvmcontext, size);
@@ -207,12 +224,14 @@ static void sysctls(void)
 static void memory(void)
 {
     NUMBER(XENMEM_populate_physmap);
+    NUMBER(XENMEM_add_to_physmap);
     NUMBER(XENMEM_add_to_physmap_batch);
     NUMBER(XENMEM_remove_from_physmap);
     NUMBER(XENMEM_acquire_resource);
     NUMBER(XENMEM_resource_grant_table);
     NUMBER(XENMEM_resource_grant_table_id_shared);
     NUMBER(XENMAPSPACE_gmfn_foreign);
+    NUMBER(XENMAPSPACE_shared_info);
     NUMBER(XENMEM_memory_map);
     NUMBER(XENMEM_set_memory_map);
     STRUCT("memory_map", struct xen_memory_map);
@@ -230,6 +249,12 @@ static void memory(void)
     FIELD(struct xen_memory_reservation, extent_order);
     FIELD(struct xen_memory_reservation, mem_flags);
     FIELD(struct xen_memory_reservation, domid);
+    END();
+    STRUCT("add_to_physmap", struct xen_add_to_physmap);
+    FIELD(struct xen_add_to_physmap, domid);
+    FIELD(struct xen_add_to_physmap, space);
+    FIELD(struct xen_add_to_physmap, idx);
+    FIELD(struct xen_add_to_physmap, gpfn);
     END();
     STRUCT("add_to_physmap_batch", struct xen_add_to_physmap_batch);
     FIELD(struct xen_add_to_physmap_batch, domid);
@@ -261,6 +286,7 @@ static void events_and_grants(void)
     NUMBER(EVTCHNOP_close);
     NUMBER(EVTCHNOP_send);
     NUMBER(EVTCHNOP_alloc_unbound);
+    NUMBER(EVTCHNOP_status);
     STRUCT("evtchn_bind_interdomain", struct evtchn_bind_interdomain);
     FIELD(struct evtchn_bind_interdomain, remote_dom);
     FIELD(struct evtchn_bind_interdomain, remote_port);
@@ -278,6 +304,21 @@ static void events_and_grants(void)
     END();
     STRUCT("evtchn_send", struct evtchn_send);
     FIELD(struct evtchn_send, port);
+    END();
+    NUMBER(EVTCHNSTAT_unbound);
+    NUMBER(EVTCHNSTAT_interdomain);
+    STRUCT("evtchn_status", struct evtchn_status);
+    FIELD(struct evtchn_status, dom);
+    FIELD(struct evtchn_status, port);
+    FIELD(struct evtchn_status, status);
+    /* also u.interdomain.dom and, since it is short of 65536, u.virq */
+    MEMBER(struct evtchn_status, u.unbound.dom, "peer");
+    END();
+    STRUCT("shared_info", struct shared_info);
+    MEMBER(struct shared_info, vcpu_info[0].evtchn_upcall_pending, "upcall");
+    MEMBER(struct shared_info, vcpu_info[0].evtchn_pending_sel, "selector");
+    FIELD(struct shared_info, evtchn_pending);
+    FIELD(struct shared_info, evtchn_mask);
     END();
 
     NUMBER(GNTTABOP_map_grant_ref);

@@ -29,6 +29,9 @@ uint64_t wall_time(void);
 /* Sleeps until an unmasked event is pending or `deadline` (system time, ns; 0: no deadline) has passed. */
 void event_sleep(uint64_t deadline);
 
+/* Binds the timer's event channel, which nothing else may be bound to; 0 or -errno. */
+long bind_timer(void);
+
 /* lz4.c: decodes one LZ4 block; the decoded length, or -1 if the block is not valid or does not fit. */
 long lz4_decode(const uint8_t *source, size_t source_length, uint8_t *target, size_t target_length);
 

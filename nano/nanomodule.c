@@ -140,6 +140,13 @@ static mp_obj_t nano_wait(mp_obj_t deadline_object)
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(nano_wait_obj, nano_wait);
 
+/* bind_timer() -> int: binds the timer anew, after its event channel was closed; 0 or -errno. */
+static mp_obj_t nano_bind_timer(void)
+{
+    return mp_obj_new_int(bind_timer());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(nano_bind_timer_obj, nano_bind_timer);
+
 /* inb(port) -> int */
 static mp_obj_t nano_inb(mp_obj_t port)
 {
@@ -211,6 +218,7 @@ static const mp_rom_map_elem_t nano_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_now), MP_ROM_PTR(&nano_now_obj)},
     {MP_ROM_QSTR(MP_QSTR_wall), MP_ROM_PTR(&nano_wall_obj)},
     {MP_ROM_QSTR(MP_QSTR_wait), MP_ROM_PTR(&nano_wait_obj)},
+    {MP_ROM_QSTR(MP_QSTR_bind_timer), MP_ROM_PTR(&nano_bind_timer_obj)},
     {MP_ROM_QSTR(MP_QSTR_inb), MP_ROM_PTR(&nano_inb_obj)},
     {MP_ROM_QSTR(MP_QSTR_outb), MP_ROM_PTR(&nano_outb_obj)},
     {MP_ROM_QSTR(MP_QSTR_outs), MP_ROM_PTR(&nano_outs_obj)},

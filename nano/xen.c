@@ -4,6 +4,7 @@
  */
 #include "nano.h"
 
+#include <stdbool.h>
 #include <string.h>
 #include <xen/event_channel.h>
 #include <xen/hvm/hvm_op.h>
@@ -132,14 +133,36 @@ static unsigned long end_of_ram(void)
     return (end + PAGE_SIZE - 1) / PAGE_SIZE;
 }
 
+/* A builder that has placed the shared info page says so: it is reserved memory right after RAM. */
+static bool is_placed(unsigned long gfn)
+{
+    const struct hvm_memmap_table_entry *map = (void *)start_info->memmap_paddr;
+
+    for (unsigned i = 0; start_info->version > 0 && i < start_info->memmap_entries; i++)
+        if (map[i].addr == gfn * PAGE_SIZE && map[i].type == XEN_HVM_MEMMAP_TYPE_RESERVED)
+            return true;
+    return false;
+}
+
 static void map_shared_info(unsigned long gfn)
 {
     struct xen_add_to_physmap request = {
         .domid = DOMID_SELF, .space = XENMAPSPACE_shared_info, .idx = 0, .gpfn = gfn};
 
-    if (hypercall(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&request, 0, 0, 0) != 0)
+    if (!is_placed(gfn) &&
+        hypercall(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&request, 0, 0, 0) != 0)
         domain_end(SHUTDOWN_crash);
     shared_info = (volatile struct shared_info *)(gfn * PAGE_SIZE);
+}
+
+long bind_timer(void)
+{
+    struct evtchn_bind_virq timer = {.virq = VIRQ_TIMER, .vcpu = 0};
+    long result = hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_virq, (uintptr_t)&timer, 0, 0, 0);
+
+    if (result == 0)
+        timer_port = timer.port;
+    return result;
 }
 
 static void set_up_events(void)
@@ -147,12 +170,9 @@ static void set_up_events(void)
     struct xen_hvm_param callback = {
         .domid = DOMID_SELF, .index = HVM_PARAM_CALLBACK_IRQ,
         .value = ((uint64_t)HVM_PARAM_CALLBACK_TYPE_VECTOR << 56) | UPCALL_VECTOR};
-    struct evtchn_bind_virq timer = {.virq = VIRQ_TIMER, .vcpu = 0};
 
-    if (hypercall(__HYPERVISOR_hvm_op, HVMOP_set_param, (uintptr_t)&callback, 0, 0, 0) != 0 ||
-        hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_virq, (uintptr_t)&timer, 0, 0, 0) != 0)
+    if (hypercall(__HYPERVISOR_hvm_op, HVMOP_set_param, (uintptr_t)&callback, 0, 0, 0) != 0 || bind_timer() != 0)
         domain_end(SHUTDOWN_crash);
-    timer_port = timer.port;
     memset((void *)shared_info->evtchn_mask, 0, sizeof(shared_info->evtchn_mask));
 }
 

@@ -19,16 +19,28 @@ MAY_IMPORT = {
     "pci": {"abi"},
     "builder": {"abi", "xen", "messages"},
     "toolstack": {"abi", "xen", "messages", "xenstore"},
+    "microreboot": {"abi", "xen"},
     "netback": {"xenstore"},
     "blkback": {"xenstore"},
     "privilege": set(),
-    "shards": {"abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "netback", "blkback"},
+    "shards": {
+        "abi",
+        "xen",
+        "messages",
+        "xenstore",
+        "pci",
+        "builder",
+        "toolstack",
+        "microreboot",
+        "netback",
+        "blkback",
+    },
     "host": {"messages", "xenstore", "builder", "privilege", "xen"},
     "cli": {"host", "messages", "privilege"},
 }
 
 # Code that runs on nano, too, and all that it may import from outside xoar
-PORTABLE = ("abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "shards")
+PORTABLE = ("abi", "xen", "messages", "xenstore", "pci", "builder", "toolstack", "microreboot", "shards")
 ON_LINUX = (
     "xenstore/linux.py",
     "xenstore/aio.py",

@@ -26,10 +26,21 @@ _PARAMETERS = {
 }
 
 
-def create(domid: int, uuid: bytes, label: str, memory_kib: int, vcpus: int, map_frames: int) -> None:
-    """An empty, paused domain with its RAM. `map_frames`: pages for its records of mapped grants."""
-    control.create(domid, uuid, control.label_to_sid(label), vcpus, _GRANT_FRAMES, map_frames)
-    control.limit_memory(domid, memory_kib + SLACK_KIB)
+def create(
+    domid: int,
+    uuid: bytes,
+    label: str,
+    memory_kib: int,
+    vcpus: int,
+    map_frames: int,
+    room_kib: int = 0,
+    most_ports: int = control.MOST_PORTS,
+) -> None:
+    """An empty, paused domain with its RAM. `map_frames`: pages for its records of mapped grants; `room_kib`:
+    memory that it may take later; `most_ports`: the highest port of an event channel."""
+    sid = control.label_to_sid(label)
+    control.create(domid, uuid, sid, vcpus, _GRANT_FRAMES, map_frames, most_ports)
+    control.limit_memory(domid, memory_kib + room_kib + SLACK_KIB)
     for frame, count in start.ram(memory_kib):
         memory.populate(domid, frame, count)
 
@@ -74,8 +85,12 @@ def load(
     command_line: str,
     memory_kib: int,
     vcpus: int,
+    place: bool = False,
 ) -> None:
-    """Loads the kernel and, behind it, one module (a ramdisk; Builder's library), and sets vCPU 0."""
+    """Loads the kernel and, behind it, one module (a ramdisk; Builder's library), and sets vCPU 0.
+
+    `place`: shows the domain its shared info page, so that it needs no right to change its memory map.
+    """
     executable = elf.parse(kernel)
     end = memory_kib * 1024
     if executable.start < 0x100000 or executable.end > min(end, 0xC0000000):
@@ -94,10 +109,12 @@ def load(
             copy_module(window, module, address)
             modules.append((address, size))
         window.write(start.ACPI, acpi.tables(start.ACPI, vcpus))
-        for address, content in start.pages(memory_kib, command_line, modules, start.ACPI):
+        for address, content in start.pages(memory_kib, command_line, modules, start.ACPI, place):
             window.write(address, content)
     finally:
         window.close()
+    if place:
+        memory.place_shared_info(domid, start.shared_info_frame(memory_kib))
     control.set_start_state(domid, executable.entry, start.START_INFO)
 
 

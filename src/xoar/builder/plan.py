@@ -12,6 +12,11 @@ hardware <shard>                      may pass on configuration space and the me
 ecam <shard>                          one built on request that gets configuration space
 quota <shard> <memory in KiB> <vCPUs> <guests> <devices>   what the guests that it asks for may have together
 optional <manifest> <class> <permission> <boolean>   a right that is off, and the policy's switch for it
+restart <shard> <Restorer> <seconds>  is rolled back by that one, after so many seconds (0: not by time)
+kick <who> <shard> <requests> <ms>    may ask for its rollback: after so many requests (0: as it likes), and
+if
+                                      one takes longer than that
+room <shard> <KiB>                    memory that it may take later
 """
 
 from collections import OrderedDict, namedtuple
@@ -37,17 +42,22 @@ Plan = namedtuple(
         "ecam",
         "quotas",
         "optional",
+        "restarts",
+        "kicks",
+        "rooms",
     ),
 )
 """What is built at boot, then what Builder builds later: late shards with their links, and driver domains.
-`quotas` are by the shard's name."""
+`quotas` and `rooms` (KiB) are by the shard's name."""
+Restart = namedtuple("Restart", ("target", "restorer", "seconds"))
+Kick = namedtuple("Kick", ("who", "target", "requests", "patience_ms"))
 Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests", "devices"))
 Optional = namedtuple("Optional", ("shard", "security_class", "permission", "boolean"))
 
 
 def parse(text: str) -> Plan:
     """Reads a plan. BuildError(EINVAL) with the line that can't be understood."""
-    plan = Plan([], [], [], [], [], [], [], [], [], OrderedDict(), [])
+    plan = Plan([], [], [], [], [], [], [], [], [], OrderedDict(), [], [], [], {})
     by_name = {}
     for line in text.splitlines():
         kind, *words = line.split()
@@ -69,6 +79,12 @@ def parse(text: str) -> Plan:
                 by_name[words[0]].words.append(words[1])
             elif kind == "ports":
                 by_name[words[0]].ports.append((int(words[1]), int(words[2])))
+            elif kind == "restart":
+                plan.restarts.append(Restart(by_name[words[0]], by_name[words[1]], int(words[2])))
+            elif kind == "kick":
+                plan.kicks.append(Kick(by_name[words[0]], by_name[words[1]], int(words[2]), int(words[3])))
+            elif kind == "room":
+                plan.rooms[by_name[words[0]].name] = int(words[1])
             elif kind == "quota":
                 limits = [int(word) for word in words[1:]]
                 plan.quotas[by_name[words[0]].name] = Quota(*limits)

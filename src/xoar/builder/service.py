@@ -524,6 +524,8 @@ class Service:
                 self._forget(domid, "")
         for domid, info in present.items():
             record = self._records.get(domid)
+            if record and info.reason is None:
+                record.reported = False  # a shard that had ended may have been rolled back
             if info.reason is None or domid in self._dying or (record and record.reported):
                 continue
             if record:

@@ -5,7 +5,8 @@
     frame 2      command line
     frame 3      XenStore ring      frame 4   console ring
     frame 5..10  rings of request links, grant references 2..7
-    frame 11..15 ACPI tables
+    frame 11..14 ACPI tables
+    frame 15     word 0: which life of the shard this is (xoar.xen.boot.snapshot)
 
 These frames are "reserved" in the domain's memory map. Sources: docs/misc/pvh.pandoc,
 xen/include/public/arch-x86/hvm/start_info.h.
@@ -20,6 +21,8 @@ _MODULES = START_INFO + 0x100
 _MEMORY_MAP = START_INFO + 0x400
 COMMAND_LINE = 2 * PAGE
 ACPI = 11 * PAGE
+LIFE = 15
+"""The frame with the number of the shard's life; written by Restorer only."""
 _RESERVED_END = 0x10000
 _LEGACY_HOLE, _LEGACY_END = 0xA0000, 0x100000
 _DEVICE_HOLE, _DEVICE_END = 0xC0000000, 0x100000000
@@ -54,14 +57,24 @@ def memory_map(memory_kib: int) -> "list[tuple[int, int, int]]":
     return entries
 
 
+def shared_info_frame(memory_kib: int) -> int:
+    """Where a builder shows a domain its shared info page, if it does: right after RAM, as nano does
+    itself."""
+    first, count = ram(memory_kib)[-1]
+    return first + count
+
+
 def pages(
-    memory_kib: int, command_line: str, modules: "list[tuple[int, int]]", rsdp: int
+    memory_kib: int, command_line: str, modules: "list[tuple[int, int]]", rsdp: int, placed: bool = False
 ) -> "list[tuple[int, bytes]]":
-    """(address, content) of the start info and the command line. `modules`: (address, size) of each."""
+    """(address, content) of the start info and the command line. `modules`: (address, size) of each;
+    `placed`: the builder has shown the domain its shared info page."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE:
         raise BuildError(EINVAL, "the command line has more than %d bytes" % (PAGE - 1))
     entries = memory_map(memory_kib)
+    if placed:
+        entries.append((shared_info_frame(memory_kib) * PAGE, PAGE, abi.XEN_HVM_MEMMAP_TYPE_RESERVED))
     page = bytearray(PAGE)
     page[0 : abi.hvm_start_info.size] = abi.hvm_start_info.new(
         magic=abi.XEN_HVM_START_MAGIC_VALUE,

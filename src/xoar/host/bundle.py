@@ -68,6 +68,8 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
         for received in shard.manifest.receives:
             if received == "hardware" and not plan.drivers:
                 continue  # nobody to pass it on to
+            if received == "restarts":
+                continue  # who is restarted stands in the other lines
             lines.append(f"{received} {shard.manifest.name}")
             if received == "library":
                 lines.append(f"word {shard.manifest.name} guest_label={guest_label}")
@@ -75,6 +77,7 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
     for manifest, right in plan.optional:
         named = f"{manifest.name} {right.security_class} {right.permission}"
         lines.append(f"optional {named} {rules.boolean(manifest, right)}")
+    lines += _restart_lines(plan)
     for shard in plan.late:
         lines.append(f"ecam {shard.name}")
         lines.append(f"word {shard.manifest.parent} {shard.name}={shard.domid}")
@@ -83,6 +86,20 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
     for driver in plan.drivers:
         lines += _driver_lines(driver)
     return "\n".join(lines) + "\n"
+
+
+def _restart_lines(plan: BootPlan) -> Iterable[str]:
+    room_kib = 0
+    for shard in plan.restarted:
+        restart = shard.manifest.restart
+        room_kib += bootplan.memory_kib(shard.manifest, 0)
+        yield f"restart {shard.name} {plan.restorer} {restart.seconds}"
+        for who in restart.by:
+            # none but those who ask after a number of requests know what a request is
+            counts = f"{restart.requests} {restart.patience_ms}" if who == restart.by[0] else "0 0"
+            yield f"kick {who} {shard.name} {counts}"
+    if room_kib:
+        yield f"room {plan.restorer} {room_kib}"
 
 
 def _tenant_lines(shard: PlannedShard) -> Iterable[str]:

@@ -111,6 +111,12 @@ class BootPlan:
     drivers: tuple[PlannedDriver, ...]
     tenants: tuple[PlannedShard, ...] = ()  # built on request, too
     optional: tuple[tuple[Manifest, Right], ...] = ()  # rights that are off, each class and permission once
+    restorer: str | None = None  # who rolls shards back
+
+    @property
+    def restarted(self) -> tuple[PlannedShard, ...]:
+        """The shards that are rolled back."""
+        return tuple(shard for shard in self.shards if shard.manifest.restart.policy != "none")
 
     @property
     def on_request(self) -> tuple[PlannedShard, ...]:
@@ -140,6 +146,7 @@ def plan(shards: ShardSet, drivers: Iterable[Driver] = (), tenants: Iterable[Ten
         planned,
         _tenants(shards, tuple(tenants)),
         tuple((manifest, right) for manifest in shards.in_boot_order() for right in rules.optional(manifest)),
+        shards.restorer.name if shards.restorer else None,
     )
 
 

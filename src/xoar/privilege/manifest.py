@@ -24,8 +24,8 @@ SPECIAL_TARGETS = ("self", "xen", "security", "domio", "domxen", "device", "iome
 _RESERVED_NAMES = (*SPECIAL_TARGETS, "xenboot", "unlabeled", "irq", "ioport")
 
 # What a shard can receive from Bootstrapper: the image library as its boot module; VIRQ_DOM_EXC; the right to
-# pass on configuration space and the memory of devices
-HANDED_OVER = ("library", "exceptions", "hardware")
+# pass on configuration space and the memory of devices; the shards that it rolls back
+HANDED_OVER = ("library", "exceptions", "hardware", "restarts")
 
 # What the front end of a device can speak with its back end
 PROTOCOLS = ("vif", "vbd", "pci")
@@ -84,6 +84,28 @@ class Serial:
 
 
 @dataclass(frozen=True)
+class Restart:
+    """When a shard is rolled back to its snapshot: on demand in any case, and as `policy` says.
+
+    `by` are the shards that may ask for it.
+    """
+
+    policy: Literal["none", "demand", "request", "timer"]
+    by: tuple[str, ...] = ()
+    requests: int = 0  # policy "request": after so many
+    patience_ms: int = 0  # policy "request": for one request; who asks keeps the time
+    seconds: int = 0  # policy "timer": so many after the last one
+    line: int = 0
+    by_line: int = 0
+
+    def __str__(self) -> str:
+        details = {"request": f"after {self.requests} requests", "timer": f"after {self.seconds} s"}
+        if self.policy == "request" and self.requests == 1:
+            return "after each request"
+        return details.get(self.policy, {"demand": "on demand"}.get(self.policy, "none"))
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a shard, a driver domain or a guest is and may do.
 
@@ -101,7 +123,7 @@ class Manifest:
     vcpus: int
     parent: str | None
     lives: Literal["boot", "setup", "forever", "tenant", "guest"]
-    restart: Literal["none"]
+    restart: Restart
     uses: tuple[Use, ...]
     frontends: tuple[Frontend, ...]
     serial: Serial | None
@@ -216,6 +238,15 @@ class _Table:
                 self.fail(key, f'{key} holds "{word}" twice; write it once')
         return words
 
+    def number(self, key: str, example: int, least: int, most: int) -> int:
+        value: int = self.need(key, int, str(example))
+        if not least <= value <= most:
+            self.fail(key, f"{key} = {value} is not between {least} and {most}")
+        return value
+
+    def is_table(self, key: str) -> bool:
+        return isinstance(self._values.get(key), dict)
+
     def table(self, key: str) -> "_Table | None":
         if key not in self._values:
             return None
@@ -261,7 +292,7 @@ def _manifest(table: _Table) -> Manifest:
     memory_kib: int | None = None
     vcpus = 1
     lives: Any = "forever" if kind == "driver" else "guest"
-    restart: Any = "none"
+    restart = Restart("none")
     parent: str | None
     if kind == "guest":
         table.forbid(
@@ -279,7 +310,7 @@ def _manifest(table: _Table) -> Manifest:
         if table.take("vcpus", int, "1") not in (None, 1):
             table.fail("vcpus", "nano runs on one vCPU: leave vcpus out or write vcpus = 1")
         parent = table.word("parent", "bootstrapper") if kind == "driver" or "parent" in table else None
-        restart = table.choice("restart", ("none",))
+        restart = _restart(table, kind)
     if parent == name:
         table.fail("parent", f"{name} can't be its own parent")
     parent_line, receives_line = table.line("parent"), table.line("receives")
@@ -293,6 +324,24 @@ def _manifest(table: _Table) -> Manifest:
         table.path, name, summary, kind, main, memory_kib, vcpus, parent, lives, restart,
         uses, frontends, serial, receives, rights, parent_line, receives_line,
     )  # fmt: skip
+
+
+def _restart(table: _Table, kind: Kind) -> Restart:
+    if kind == "driver" or "restart" not in table or not table.is_table("restart"):
+        table.choice("restart", ("none",))
+        return Restart("none")
+    inner = table.table("restart")
+    assert inner is not None
+    policy = inner.choice("policy", ("demand", "request", "timer"))
+    by = inner.words("by", '["xenstore"]') if "by" in inner or policy != "timer" else []
+    requests = patience = seconds = 0
+    if policy == "request":
+        requests = inner.number("requests", 1, 1, 1000000)
+        patience = inner.number("patience_ms", 5000, 100, 600000)
+    elif policy == "timer":
+        seconds = inner.number("seconds", 60, 1, 86400)
+    inner.end()
+    return Restart(policy, tuple(by), requests, patience, seconds, inner.line(), inner.line("by"))
 
 
 def _memory_kib(table: _Table) -> int:

@@ -10,12 +10,22 @@ from dataclasses import dataclass
 
 from xoar.privilege.errors import ManifestError
 from xoar.privilege.manifest import PROTOCOLS, Manifest
-from xoar.privilege.rules import Rule, Rules, channel_type, domain_type, port_type, self_type
+from xoar.privilege.rules import (
+    RESTORING,
+    Rule,
+    Rules,
+    channel_type,
+    domain_type,
+    port_type,
+    self_type,
+)
 from xoar.privilege.shardset import ShardSet, frontend_servers
 from xoar.privilege.vectors import AccessVectors
 
-# The only shards with rights over other domains
+# The only shards with rights over all other domains, and the only one with rights over those that it rolls
+# back
 BUILDERS = ("bootstrapper", "builder")
+RESTORER = "restorer"
 
 _USE_DEVICE = ("use", "use_iommu", "use_iommu_nointremap", "use_noiommu")
 _GIVE_DEVICE = (
@@ -79,8 +89,13 @@ def promises(shards: ShardSet, vectors: AccessVectors) -> list[Never]:
     """All promises about these domains, in the classes and permissions of the Xen being built."""
     found = []
     for promise, sources, targets, security_class, wanted in _all(shards):
-        known = vectors.permissions.get(security_class, ())
-        permissions = frozenset(known if wanted is None else set(wanted) & set(known))
+        known = frozenset(vectors.permissions.get(security_class, ()))
+        if wanted is None:
+            permissions = known
+        elif isinstance(wanted, _AllBut):
+            permissions = known - wanted.permissions
+        else:
+            permissions = known & frozenset(wanted)
         if sources and targets and permissions:
             found.append(Never(promise, sources, targets, security_class, permissions))
     # the domain that operators reach Xen through, and only when they say so
@@ -89,8 +104,15 @@ def promises(shards: ShardSet, vectors: AccessVectors) -> list[Never]:
     return found
 
 
+@dataclass(frozen=True)
+class _AllBut:
+    """All permissions of the class but these."""
+
+    permissions: frozenset[str]
+
+
 # promise, sources, targets, security class, permissions (None: all of the class)
-_Claim = tuple[str, frozenset[str], frozenset[str], str, tuple[str, ...] | None]
+_Claim = tuple[str, frozenset[str], frozenset[str], str, tuple[str, ...] | _AllBut | None]
 
 
 def _all(shards: ShardSet) -> Iterator[_Claim]:
@@ -98,7 +120,7 @@ def _all(shards: ShardSet) -> Iterator[_Claim]:
     domains = frozenset(domain_type(m.name) for m in manifests) | {self_type(m) for m in manifests}
     for manifest in manifests:
         if manifest.name not in BUILDERS:
-            yield from _powerless(manifest, manifests, domains)
+            yield from _powerless(manifest, shards, domains)
         if manifest.many:
             yield from _apart(manifest, shards)
         yield from _linked_only(manifest, shards, domains)
@@ -113,24 +135,31 @@ def _all(shards: ShardSet) -> Iterator[_Claim]:
         yield "no domain reprograms the machine", domains, xen, security_class, permissions
 
 
-def _powerless(
-    manifest: Manifest, manifests: tuple[Manifest, ...], domains: frozenset[str]
-) -> Iterator[_Claim]:
+def _powerless(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) -> Iterator[_Claim]:
     """What only Bootstrapper and Builder may do, for a domain that is neither."""
     own = frozenset({domain_type(manifest.name)})
     others = domains - {self_type(manifest)}
+    restored = _types(shards.restarted) if manifest.name == RESTORER else frozenset()
+    strangers = others - restored
     yield "only Bootstrapper and Builder create domains", own, domains, "domain", ("create",)
-    promise = "only Bootstrapper and Builder reach into the memory of other domains"
-    yield promise, own, others | _NOBODYS_MEMORY, "mmu", None
-    yield promise, own, others, "shadow", None
+    promise = (
+        "only Bootstrapper and Builder reach into the memory of other domains, and Restorer into that of "
+    )
+    promise += "those that it rolls back"
+    yield promise, own, strangers | _NOBODYS_MEMORY, "mmu", None
+    yield promise, own, strangers, "shadow", None
     yield promise, own, others, "domain2", ("resource_map", "mem_access", "mem_paging", "mem_sharing")
-    promise = "only Bootstrapper and Builder control other domains"
-    for security_class in ("domain", "domain2", "hvm"):
-        yield promise, own, others, security_class, None
-    yield promise, own, others, "grant", ("setup", "query")
-    yield promise, own, others, "event", ("reset",)
-    ends = frozenset(channel_type(m.name) for m in manifests if m is not manifest)
-    yield promise, own, ends, "event", ("create", "send", "status")
+    control = "only Bootstrapper and Builder control other domains, and Restorer those that it rolls back"
+    for security_class in ("domain", "hvm"):
+        yield control, own, strangers, security_class, None
+    yield control, own, others, "domain2", None
+    for security_class in ("mmu", "shadow", "domain", "hvm"):
+        needed = frozenset(permission for name, permission in RESTORING if name == security_class)
+        yield control, own, restored, security_class, _AllBut(needed)
+    yield control, own, others, "grant", ("setup", "query")
+    yield control, own, others, "event", ("reset",)
+    ends = frozenset(channel_type(m.name) for m in shards.manifests.values() if m is not manifest)
+    yield control, own, ends, "event", ("create", "send", "status")
 
 
 def _apart(manifest: Manifest, shards: ShardSet) -> Iterator[_Claim]:
@@ -152,7 +181,7 @@ def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) 
     servers = frozenset(map(domain_type, frontend_servers(manifest, "vif")))
     yield LINKED_ONLY, own, others - servers - _types(shards.clients(manifest, "vif")), "grant", ("copy",)
     ends = frozenset({channel_type(manifest.name)})
-    peers = clients | _servers(manifest) | _first_steps(manifest, shards)
+    peers = clients | _servers(manifest) | _first_steps(manifest, shards) | _restoring(manifest, shards)
     yield LINKED_ONLY, ends, domains - peers, "event", ("bind",)
 
 
@@ -202,6 +231,17 @@ def _first_steps(manifest: Manifest, shards: ShardSet) -> frozenset[str]:
     if manifest is shards.root:
         return _types(at_boot)
     return _types([shards.root]) if manifest in at_boot else frozenset()
+
+
+def _restoring(manifest: Manifest, shards: ShardSet) -> frozenset[str]:
+    """The other ends of the channels between the one who rolls back, those who are, and those who ask for
+    it."""
+    restorer = shards.restorer
+    concerned = [*shards.restarted]
+    concerned += [shards.manifests[name] for target in shards.restarted for name in target.restart.by]
+    if manifest is restorer:
+        return _types(concerned)
+    return _types([restorer]) if restorer is not None and manifest in concerned else frozenset()
 
 
 def _clients(server: Manifest, shards: ShardSet) -> frozenset[str]:

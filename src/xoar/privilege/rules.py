@@ -18,6 +18,9 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
   the source may copy to the owner of the destination, whoever calls.
 - Each shard that the first one starts tells it over an event channel when it serves.
 - Who receives the hardware gets from the first shard the permission to pass on the memory of devices.
+- A shard that is rolled back: the one that does it ("restarts") stops it, maps its memory and sets its state;
+  an event channel leads there from it and from each shard that may ask. It has no right to change its memory
+  map, so its shared info page is placed by the first shard.
 - An I/O port that a manifest owns gets a label of its own, so that nobody else can be given it.
 - An optional right becomes a rule that holds while a boolean of the policy is on, which it is not at boot.
   One boolean is for one class and permission of one manifest, on all targets that it states.
@@ -173,9 +176,12 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
     if manifest is shards.root:
         why = "Xen creates the first domain at boot"
         yield Rule("xenboot_t", own, "domain", "create"), Origin(manifest.path, 0, why)
-    if manifest.kind == "shard":
+    if manifest.restart.policy != "none":
+        yield from _restarted(manifest, shards)
+    elif manifest.kind == "shard":
         why = "nano maps its own shared info page and, with that, its clock"
         yield Rule(own, own_self, "mmu", "physmap"), Origin(manifest.path, 0, why)
+    if manifest.kind == "shard":
         why = "nano tells Xen how it wants to be woken by events"
         yield Rule(own, own_self, "hvm", "setparam"), Origin(manifest.path, 0, why)
         if manifest is not shards.root and not manifest.on_request:
@@ -189,6 +195,9 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
         yield from _serial(manifest, shards.root)
     if "hardware" in manifest.receives:
         yield from _hardware(manifest, shards.root)
+    if "restarts" in manifest.receives:
+        why = f"{manifest.name} takes memory for the snapshots of others when they ask"
+        yield Rule(own, own_self, "mmu", "adjust"), Origin(manifest.path, manifest.receives_line, why)
 
 
 def _shared(manifest: Manifest, server_name: str) -> Iterator[Rule]:
@@ -246,6 +255,40 @@ def _hardware(manifest: Manifest, root: Manifest) -> Iterator[tuple[Rule, Origin
     yield Rule(giver, "iomem_t", "resource", "add_iomem"), origin
     # Xen lets a domain pass on only what it may use itself
     yield Rule(own, "iomem_t", "resource", "use_noiommu"), origin
+
+
+RESTORING = (
+    ("domain", "pause"), ("domain", "unpause"), ("domain", "resume"), ("domain", "getdomaininfo"),
+    ("hvm", "gethvmc"), ("hvm", "sethvmc"), ("shadow", "logdirty"), ("mmu", "map_read"), ("mmu", "map_write"),
+)  # fmt: skip
+"""What is done to a shard that is rolled back, by class and permission."""
+
+
+def _restarted(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Origin]]:
+    assert shards.restorer is not None
+    name, restorer = manifest.name, shards.restorer.name
+    own, line = domain_type(name), manifest.restart.line
+    origin = Origin(manifest.path, line, f"{name} is rolled back by {restorer}")
+    for security_class, permission in RESTORING:
+        yield Rule(domain_type(restorer), own, security_class, permission), origin
+    yield Rule(own, channel_type(name), "event", "status"), origin
+    yield from ((rule, origin) for rule in _signals(name, restorer))
+    placed = Origin(manifest.path, line, f"{name} can't place its shared info page itself")
+    yield Rule(domain_type(shards.root.name), own, "mmu", "physmap"), placed
+    for who in manifest.restart.by:
+        origin = Origin(manifest.path, manifest.restart.by_line, f"{who} asks {restorer} to roll {name} back")
+        yield from ((rule, origin) for rule in _signals(who, restorer))
+
+
+def _signals(name: str, server_name: str) -> Iterator[Rule]:
+    """For an event channel without a page, whose end in `name` a builder allocates."""
+    own, server = domain_type(name), domain_type(server_name)
+    own_end, server_end = channel_type(name), channel_type(server_name)
+    yield Rule(own_end, server, "event", "bind")
+    yield Rule(server_end, own, "event", "bind")
+    yield Rule(server, server_end, "event", "create")
+    yield Rule(server, server_end, "event", "send")
+    yield Rule(own, own_end, "event", "send")
 
 
 def stated(manifest: Manifest, right: Right, shards: ShardSet) -> Rule:

@@ -44,6 +44,16 @@ class ShardSet:
     def guests(self) -> tuple[Manifest, ...]:
         return tuple(m for m in self.manifests.values() if m.kind == "guest")
 
+    @property
+    def restarted(self) -> tuple[Manifest, ...]:
+        """Shards that are rolled back, in the order of their starting."""
+        return tuple(m for level in self.levels for m in level if m.restart.policy != "none")
+
+    @property
+    def restorer(self) -> Manifest | None:
+        """The shard that rolls others back."""
+        return next((m for m in self.manifests.values() if "restarts" in m.receives), None)
+
     def in_boot_order(self) -> tuple[Manifest, ...]:
         """The root, then the shards as they start, then driver domains, guests and tenants' shards."""
         at_boot = (m for level in self.levels for m in level)
@@ -85,6 +95,7 @@ def check(found: Iterable[Manifest]) -> ShardSet:
             _check_frontend(manifest, frontend, by_name)
         _check_link_names(manifest)
         _check_targets(manifest, by_name)
+        _check_restart(manifest, by_name)
     _check_serial_ports(by_name)
     _check_received(by_name)
     root = _root(by_name)
@@ -179,6 +190,32 @@ def _check_targets(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
             known = ", ".join([*SPECIAL_TARGETS, *sorted(by_name)])
             text = f'on = "{right.on}": there is nothing of that name; there are: {known}'
             raise ManifestError(manifest.path, right.on_line, text)
+
+
+def _check_restart(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
+    restart = manifest.restart
+    if restart.policy == "none":
+        return
+    clients = [m.name for m in by_name.values() for use in m.uses if use.server == manifest.name]
+    reason = ""
+    if manifest.lives != "forever" or manifest.on_request:
+        reason = f'it is not there from boot to the end (lives = "{manifest.lives}")'
+    elif manifest.receives:
+        reason = f"it has what no other shard has: {manifest.receives[0]}"
+    elif clients:
+        reason = f"it maps pages of {clients[0]}, and what it had mapped since could not be unmapped"
+    elif not any("restarts" in m.receives for m in by_name.values()):
+        reason = 'no shard rolls others back (receives = ["restarts"])'
+    if reason:
+        raise ManifestError(manifest.path, restart.line, f"{manifest.name} can't be rolled back: {reason}")
+    for name in restart.by:
+        who = by_name.get(name)
+        if who is None or who.kind != "shard" or who.lives != "forever" or who is manifest:
+            text = f'by holds "{name}"; who asks for rollbacks is another shard with lives = "forever"'
+            raise ManifestError(manifest.path, restart.by_line, text)
+        if "restarts" in who.receives:
+            text = f"by holds {name}, which rolls {manifest.name} back itself"
+            raise ManifestError(manifest.path, restart.by_line, text)
 
 
 def _check_serial_ports(by_name: dict[str, Manifest]) -> None:

@@ -13,6 +13,7 @@ from xoar.xen.hypercall import memory_op
 from xoar.xen.pages import own_page
 from xoar.xen.ring import PAGE_SIZE
 
+_ENOTCONN = 107
 _MAP_ENTRIES, _MAP_ENTRY_SIZE = 128, 20  # struct e820entry: u64, u64, u32, packed
 
 Link = namedtuple("Link", ("page", "port"))
@@ -87,10 +88,45 @@ def clients() -> "list[Client]":
     return result
 
 
+MOST_PORTS = 63
+"""The highest event channel of a shard that is rolled back: at each rollback it closes what it has opened
+since."""
+LIFE_FRAME = 15  # of xoar.builder.start
+_ASK_AGAIN = 1000 * 1000000  # Restorer may not listen yet
+
+
+def snapshot() -> int:
+    """Returns each time that this shard's life begins: at first once Restorer has taken its snapshot, and
+    again at this very place after every rollback. The number of the life, from 1; 0 if nobody rolls this
+    shard back.
+
+    Call it after initialisation and before the first request. All events that came before it returns are
+    forgotten: look at every link afterwards. Event channels that were opened in a former life are closed.
+    OSError(ENOTCONN): one of this shard's own channels was closed or is somebody else's.
+    """
+    restorer = setting("restorer")
+    if restorer is None:
+        return 0
+    opened = [value.split(":") for key in ("uses", "kick") for value in settings(key)]
+    ports = [int(restorer)] + [int(words[-1]) for words in opened] + events.bound()
+    before = events.peers(ports)
+    life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
+    while not life[0]:
+        events.notify(int(restorer))
+        events.wait(events.now() + _ASK_AGAIN)
+    # from here on in every life; the snapshot was taken in the loop
+    events.close_others(ports, MOST_PORTS)
+    nano.bind_timer()
+    for port, was, now in zip(ports, before, events.peers(ports)):
+        if now != was and now != (abi.EVTCHNSTAT_interdomain, was[1]):
+            raise OSError(_ENOTCONN, "event channel %d is not what it was" % port)
+    return life[0]
+
+
 def ready() -> None:
-    """Tells Bootstrapper, if there is one, that this shard serves."""
+    """Tells Bootstrapper, if there is one, that this shard serves; in its first life."""
     port = setting("ready")
-    if port is not None:
+    if port is not None and nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")[0] <= 1:
         local = events.bind(0, int(port))
         events.notify(local)
         events.close(local)

@@ -16,7 +16,10 @@ DomainInfo = namedtuple(
 """reason: SHUTDOWN_* or None while it runs; memory in 4 KiB pages, cpu_time in ns."""
 
 _LABEL_SIZE = 256
-_MOST_PORTS, _MOST_PORTS_OF_BACKENDS = 1023, 8191
+MOST_PORTS = 1023
+"""The highest port of an event channel that a PVH domain can have, unless it is created with another
+limit."""
+_MOST_PORTS_OF_BACKENDS = 8191
 _PAGE = 32  # domains in one sysctl
 _FLAT_CODE, _FLAT_DATA, _TASK = 0xC9B, 0xC93, 0x8B  # arbytes as docs/misc/pvh.pandoc wants the segments
 
@@ -64,7 +67,14 @@ def set_boolean(name: str, on: bool) -> None:
 
 
 def create(
-    domid: int, uuid: bytes, sid: int, vcpus: int, grant_frames: int, map_frames: int, pv: bool = False
+    domid: int,
+    uuid: bytes,
+    sid: int,
+    vcpus: int,
+    grant_frames: int,
+    map_frames: int,
+    most_ports: int = MOST_PORTS,
+    pv: bool = False,
 ) -> None:
     """Makes an empty PVH domain with this domid; a PV one can have devices (and is kept apart by the IOMMU).
 
@@ -80,7 +90,7 @@ def create(
         flags=abi.XEN_DOMCTL_CDF_iommu if pv else abi.XEN_DOMCTL_CDF_hvm | abi.XEN_DOMCTL_CDF_hap,
         emulation_flags=0 if pv else abi.XEN_X86_EMU_LAPIC,
         max_vcpus=vcpus,
-        max_evtchn_port=_MOST_PORTS_OF_BACKENDS if pv else _MOST_PORTS,
+        max_evtchn_port=_MOST_PORTS_OF_BACKENDS if pv else most_ports,
         max_grant_frames=grant_frames,
         max_maptrack_frames=map_frames,
         grant_opts=1,

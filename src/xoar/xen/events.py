@@ -4,6 +4,8 @@ import nano
 from xoar.abi import xen as abi
 from xoar.xen import hypercall
 
+_open: "list[int]" = []  # ports that this domain has bound, and not closed
+
 
 def _evtchn(what: str, operation: int, argument: bytearray) -> bytearray:
     hypercall.call(what, abi.HYPERVISOR_event_channel_op, operation, argument)
@@ -14,13 +16,17 @@ def bind(domid: int, remote_port: int) -> int:
     """Binds to a port that domain `domid` offers to this domain; returns the local port."""
     request = abi.evtchn_bind_interdomain.new(remote_dom=domid, remote_port=remote_port)
     _evtchn("bind port %d of domain %d" % (remote_port, domid), abi.EVTCHNOP_bind_interdomain, request)
-    return abi.evtchn_bind_interdomain.get(request, "local_port")
+    port = abi.evtchn_bind_interdomain.get(request, "local_port")
+    _open.append(port)
+    return port
 
 
 def bind_virq(virq: int) -> int:
     """Binds a virtual interrupt of Xen's (VIRQ_DOM_EXC, ...); returns the local port."""
     request = abi.evtchn_bind_virq.new(virq=virq)
-    return abi.evtchn_bind_virq.get(_evtchn("bind virq %d" % virq, abi.EVTCHNOP_bind_virq, request), "port")
+    port = abi.evtchn_bind_virq.get(_evtchn("bind virq %d" % virq, abi.EVTCHNOP_bind_virq, request), "port")
+    _open.append(port)
+    return port
 
 
 def allocate(domid: int, remote: int) -> int:
@@ -60,7 +66,33 @@ class Bell:
 
 def close(port: int) -> None:
     """Closes a local port."""
+    if port in _open:
+        _open.remove(port)
     _evtchn("close port %d" % port, abi.EVTCHNOP_close, abi.evtchn_send.new(port=port))
+
+
+def bound() -> "list[int]":
+    """The ports that this domain has bound itself, and not closed."""
+    return list(_open)
+
+
+def peers(ports: "list[int]") -> "list[tuple[int, int]]":
+    """What each port is (EVTCHNSTAT_*; -1 if it is closed or Xen does not say) and whose its other end is: a
+    domid, or the number of a virtual interrupt."""
+    layout = abi.evtchn_status
+    requests = [layout.new(dom=abi.DOMID_SELF, port=port) for port in ports]
+    results = hypercall.several(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_status, requests)
+    return [
+        (layout.get(requests[i], "status"), layout.get(requests[i], "peer")) if results[i] == 0 else (-1, 0)
+        for i in range(len(ports))
+    ]
+
+
+def close_others(ports: "list[int]", most: int) -> int:
+    """Closes every port up to `most` that is not one of these; how many were open."""
+    others = [abi.evtchn_send.new(port=port) for port in range(1, most + 1) if port not in ports]
+    results = hypercall.several(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_close, others)
+    return len([result for result in results if result == 0])
 
 
 def now() -> int:

@@ -61,6 +61,47 @@ def set_map(domid: int, entries: "list[tuple[int, int, int]]") -> None:
     hypercall.memory_op("memory map of domain %d" % domid, abi.XENMEM_set_memory_map, request)
 
 
+def place_shared_info(domid: int, frame: int) -> None:
+    """Shows a PVH domain its shared info page in this frame, where it has no memory."""
+    request = abi.add_to_physmap.new(domid=domid, space=abi.XENMAPSPACE_shared_info, gpfn=frame)
+    hypercall.memory_op("shared info of domain %d" % domid, abi.XENMEM_add_to_physmap, request)
+
+
+def map_all(domid: int, count: int) -> memoryview:
+    """Maps the first `count` frames of another PVH domain, for as long as it lives."""
+    first = frames.take(count)
+    for start in range(0, count, _CHUNK):
+        size = min(_CHUNK, count - start)
+        wanted = array("Q", range(start, start + size))
+        here = array("Q", range(first + start, first + start + size))
+        errors = array("i", [0] * size)
+        request = abi.add_to_physmap_batch.new(
+            domid=abi.DOMID_SELF,
+            space=abi.XENMAPSPACE_gmfn_foreign,
+            size=size,
+            foreign_domid=domid,
+            idxs=nano.address(memoryview(wanted)),
+            gpfns=nano.address(memoryview(here)),
+            errs=nano.address(memoryview(errors)),
+        )
+        what = "map the memory of domain %d" % domid
+        hypercall.memory_op(what, abi.XENMEM_add_to_physmap_batch, request)
+        for error in errors:
+            if error:
+                raise OSError(-error, what)
+    return nano.memory(first * PAGE_SIZE, count * PAGE_SIZE)
+
+
+def room(count: int) -> memoryview:
+    """`count` new pages of this domain's own, zeroed, besides its RAM. OSError(ENOMEM) above its limit.
+
+    Unlike the heap they are not looked through for references when garbage is collected.
+    """
+    first = frames.take(count)
+    populate(abi.DOMID_SELF, first, count)
+    return nano.memory(first * PAGE_SIZE, count * PAGE_SIZE)
+
+
 class Window:
     """Some frames of this domain through which another domain's memory is written, front to back.
 

@@ -117,16 +117,21 @@ def test_drivers_that_can_not_be_are_refused(device_samples, check, drivers, sai
 def test_the_plan_of_this_host_is_the_one_of_the_architecture():
     plan = bootplan.plan(shardset.load_all())
     assert [shard.manifest.name for shard in plan.shards] == [
-        "xenstore", "console", "builder", "logic", "toolstack",
-    ]  # fmt: skip
+        "xenstore",
+        "console",
+        "builder",
+        "logic",
+        "toolstack",
+        "restorer",
+    ]
 
 
-def test_pciback_always_has_domid_6_and_driver_domains_have_those_up_to_31():
-    plan = bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(25)])
-    assert [(shard.domid, shard.manifest.name) for shard in plan.late] == [(6, "pciback")]
-    assert [driver.domid for driver in plan.drivers] == list(range(7, 32))
+def test_pciback_has_the_domid_after_the_shards_and_driver_domains_have_those_up_to_31():
+    plan = bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(24)])
+    assert [(shard.domid, shard.manifest.name) for shard in plan.late] == [(7, "pciback")]
+    assert [driver.domid for driver in plan.drivers] == list(range(8, 32))
     with pytest.raises(PlanError):
-        bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(26)])
+        bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(25)])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xoar.privilege import shardset
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Frontend, Right, Serial, Use, markdown_table, parse
+from xoar.privilege.manifest import Frontend, Manifest, Restart, Right, Serial, Use, markdown_table, parse
 
 PATH = Path("shards/web/manifest.toml")
 TEXT = """\
@@ -43,7 +43,8 @@ why = "it writes"
 def test_all_that_a_manifest_states_is_read():
     web = parse(TEXT, PATH)
     assert (web.name, web.kind, web.main, web.memory_kib) == ("web", "shard", "xoar.shards.web.main", 12288)
-    assert (web.parent, web.lives, web.restart, web.vcpus) == ("bootstrapper", "forever", "none", 1)
+    assert (web.parent, web.lives, web.vcpus) == ("bootstrapper", "forever", 1)
+    assert web.restart == Restart("none")
     assert web.uses == (
         Use("xenstore", "xenstore", "backend", line=11),
         Use("builder", "build", None, line=14),
@@ -127,10 +128,58 @@ protocol = "pci"
 """
 
 
+RESTART = """\
+[restart]
+policy = "request"
+requests = 3
+patience_ms = 2000
+by = ["xenstore", "toolstack"]
+"""
+
+
+def restarted(table: str) -> Manifest:
+    """The manifest with this in place of restart = "none"; the table begins in line 22."""
+    return parse(
+        TEXT.replace('restart = "none"\n', "").replace("[uses.builder]", table + "\n[uses.builder]"), PATH
+    )
+
+
+def test_when_a_shard_is_rolled_back_is_read():
+    read = restarted(RESTART).restart
+    assert (read.policy, read.by, read.requests) == ("request", ("xenstore", "toolstack"), 3)
+    assert (read.patience_ms, read.seconds) == (2000, 0)
+    assert str(read) == "after 3 requests"
+    timed = restarted('[restart]\npolicy = "timer"\nseconds = 60\n').restart
+    assert (timed.policy, timed.by, timed.seconds, str(timed)) == ("timer", (), 60, "after 60 s")
+    assert str(restarted('[restart]\npolicy = "demand"\nby = "toolstack"\n').restart) == "on demand"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('policy = "request"', 'policy = "often"', 2, "not one of: demand, request, timer"),
+        ('policy = "request"\n', "", 1, "policy is missing"),
+        ("requests = 3", "requests = 0", 3, "not between 1 and"),
+        ("requests = 3", 'requests = "3"', 3, "wrong type"),
+        ("requests = 3\n", "", 1, "requests is missing"),
+        ("patience_ms = 2000", "patience_ms = 5", 4, "not between 100 and"),
+        ("patience_ms = 2000", "seconds = 5", 4, "patience_ms is missing|is not a key"),
+        ('by = ["xenstore", "toolstack"]', "by = []", 5, "empty"),
+        ('by = ["xenstore", "toolstack"]', "", 1, "by is missing"),
+        ('by = ["xenstore", "toolstack"]', 'by = "xenstore"\ncolour = 1', 6, "not a key"),
+    ],
+)
+def test_a_wrong_restart_is_named_with_its_line(old, new, line, said):
+    first = 1 + TEXT.replace('restart = "none"\n', "").split("[uses.builder]")[0].count("\n")
+    with pytest.raises(ManifestError, match=said) as caught:
+        restarted(RESTART.replace(old, new))
+    assert caught.value.line in (first + line - 1, first)
+
+
 def test_all_that_a_driver_domains_manifest_states_is_read():
     net = parse(DRIVER, PATH)
     assert (net.kind, net.main, net.memory_kib, net.vcpus) == ("driver", None, 96 << 10, 1)
-    assert (net.parent, net.lives, net.restart) == ("toolstack", "forever", "none")
+    assert (net.parent, net.lives, net.restart.policy) == ("toolstack", "forever", "none")
     assert net.frontends == (Frontend("pciback", "pci", 9),)
 
 

@@ -9,7 +9,7 @@ from xoar.abi import xen as abi
 from xoar.builder import construct, hardware, plan
 from xoar.builder.errors import ENODEV, BuildError
 from xoar.builder.library import PLAN, SHARD, Library
-from xoar.builder.start import link_frame
+from xoar.builder.start import link_frame, shared_info_frame
 from xoar.xen import boot, control, devices, events
 
 TYPE_CHECKING = False
@@ -35,17 +35,20 @@ def main() -> None:
 
     step = ""
     try:
+        restored = [restart.target for restart in todo.restarts]
         for shard in todo.shards:
             step = "create " + shard.name
-            _create(shard)
+            _create(shard, todo.rooms.get(shard.name, 0), shard in restored)
         step = "connect the shards"
         words, waiting = _connect(todo)
+        _connect_restorer(todo, words)
         step = "hand over the hardware"
         for shard in todo.hardware:
             words[shard.name] += _hand_over_hardware(shard)
         for shard in todo.shards:
             step = "load " + shard.name
-            _load(library, shard, words[shard.name], blob if shard in todo.library else None)
+            module = blob if shard in todo.library else None
+            _load(library, shard, words[shard.name], module, shard in restored)
         step = "start the shards"
         for shard in todo.exceptions:
             control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
@@ -60,9 +63,13 @@ def main() -> None:
     print("bootstrapper: %d shards ready after %d ms" % (len(todo.shards), took))
 
 
-def _create(shard: "Shard") -> None:
+def _create(shard: "Shard", room_kib: int, restored: bool) -> None:
+    """`restored`: it is rolled back, and looks at all its event channels then."""
+    most_ports = boot.MOST_PORTS if restored else control.MOST_PORTS
     uuid = bytes(15) + bytes([shard.domid])
-    construct.create(shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES)
+    construct.create(
+        shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES, room_kib, most_ports
+    )
     for first, count in shard.ports:
         control.give_ports(shard.domid, first, count)
 
@@ -87,6 +94,21 @@ def _connect(todo: "Plan") -> "tuple[dict[str, list[str]], dict[int, Shard]]":
     return words, ready
 
 
+def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> None:
+    """Opens the event channels between the one who rolls shards back, these, and those who ask for it."""
+    for target, restorer, seconds in todo.restarts:
+        port = events.allocate(target.domid, restorer.domid)
+        words[target.name].append("restorer=%d" % port)
+        frames = [str(link_frame(link.gref)) for link in todo.links if link.client is target]
+        facts = (target.name, target.domid, shared_info_frame(target.memory_kib), port, seconds)
+        words[restorer.name].append("target=%s:%d:%d:%d:%d:" % facts + ",".join(frames))
+        for who, what, requests, patience_ms in todo.kicks:
+            if what is target:
+                port = events.allocate(who.domid, restorer.domid)
+                words[who.name].append("kick=%s:%d:%d:%d" % (target.name, requests, patience_ms, port))
+                words[restorer.name].append("kick=%s:%d:%d:%s" % (who.name, who.domid, port, target.name))
+
+
 def _hand_over_hardware(shard: "Shard") -> "list[str]":
     """Lets a shard pass on configuration space and the memory of devices; the words that tell it where."""
     ecam = hardware.mcfg(lambda address, length: bytes(nano.memory(address, length)), boot.rsdp())
@@ -101,10 +123,12 @@ def _hand_over_hardware(shard: "Shard") -> "list[str]":
     return words + ["ecam=%d:%d:%d" % (address + first * hardware.BUS, first, last)]
 
 
-def _load(library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None") -> None:
+def _load(
+    library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None", restored: bool
+) -> None:
     line = " ".join(["name=" + shard.name, "domid=%d" % shard.domid] + words)
     image = library.named(shard.image, SHARD)
-    construct.load(shard.domid, image, module, line, shard.memory_kib, shard.vcpus)
+    construct.load(shard.domid, image, module, line, shard.memory_kib, shard.vcpus, place=restored)
 
 
 def _wait_until_ready(waiting: "dict[int, Shard]") -> None:

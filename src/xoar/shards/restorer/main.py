@@ -1,0 +1,46 @@
+"""The Restorer shard: rolls others back. It reads nothing but its command line.
+
+Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<frame>,<frame>...` is a shard that is
+rolled back, `kick=<who>:<domid>:<its port>:<target>` somebody who may ask for it. xoar.microreboot has the
+meaning.
+"""
+
+from xoar.microreboot.machine import Machine
+from xoar.microreboot.restorer import Restorer, Rollback, Target
+from xoar.xen import boot, events
+
+
+def targets() -> "list[Target]":
+    """The shards that are rolled back, with the channels to them bound."""
+    found = []
+    for value in boot.settings("target"):
+        name, domid, frames, port, seconds, untracked = value.split(":")
+        local = events.bind(int(domid), int(port))
+        shared = [int(frame) for frame in untracked.split(",") if frame]
+        found.append(Target(name, int(domid), int(frames), local, int(seconds), shared))
+    return found
+
+
+def kicks() -> "dict[int, tuple[str, str]]":
+    """Who may ask for which shard, by port."""
+    found = {}
+    for value in boot.settings("kick"):
+        who, domid, port, target = value.split(":")
+        found[events.bind(int(domid), int(port))] = (who, target)
+    return found
+
+
+def main() -> None:
+    """Serves for ever."""
+    shards = targets()
+    restorer = Restorer(Machine(), shards, kicks(), boot.LIFE_FRAME, tell)
+    boot.ready()
+    print("restorer: ready, %d shards" % len(shards))
+    for shard in shards:
+        events.notify(shard.port)  # it may have asked before anybody listened
+    while True:
+        restorer.turn(events.wait(restorer.deadline()))
+
+
+def tell(rollback: Rollback) -> None:
+    """Nobody is told yet."""

@@ -1,0 +1,35 @@
+"""In Toolstack's place: has the probe rolled back, slowly at first, then as often as it can."""
+
+from xoar.xen import boot, events
+
+_SLOW, _ALL = 60, 1060
+_PAUSE = 150 * 1000000
+_PATIENCE = 5000 * 1000000
+
+
+def _asked(port):
+    """Has it rolled back; False if that does not come to pass."""
+    events.notify(port)
+    deadline = events.now() + _PATIENCE
+    while events.now() < deadline:
+        if port in events.wait(deadline):
+            return True
+    return False
+
+
+def main():
+    (kick,) = boot.settings("kick")
+    target, requests, patience, port = kick.split(":")
+    boot.ready()
+    for count in range(_ALL):
+        if count < _SLOW:
+            events.wait(events.now() + _PAUSE)
+        if not _asked(int(port)):
+            print(f"kicker: no answer for rollback {count + 1}")
+            break
+    print(f"kicker: done with {target}, after each {requests}, {patience} ms")
+    for _ in range(500):
+        events.notify(int(port))
+    print("kicker: storm over")
+    while True:
+        events.wait()

@@ -1,0 +1,85 @@
+"""A shard that is put back is what it was, whatever it or others have written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.microreboot.fake_machine import FakeDomain, FakeMachine
+
+from xoar.abi import xen as abi
+from xoar.microreboot.snapshot import PAGE, PHASES, Snapshot
+
+FRAMES, SHARED, LIFE = 40, 5, 15
+WRITES = st.lists(
+    st.tuples(st.integers(0, FRAMES * PAGE - 300), st.binary(min_size=1, max_size=300)), max_size=12
+)
+
+
+def started() -> tuple[FakeMachine, FakeDomain]:
+    domain = FakeDomain(FRAMES)
+    for frame in range(0, FRAMES, 3):
+        domain.write(frame * PAGE + 100, b"content %d" % frame)
+    domain.memory[LIFE * PAGE : (LIFE + 1) * PAGE] = bytes(PAGE)
+    return FakeMachine({7: domain}), domain
+
+
+@given(WRITES, WRITES, st.binary(max_size=300))
+def test_all_pages_are_restored(
+    first: list[tuple[int, bytes]], then: list[tuple[int, bytes]], by_grant: bytes
+) -> None:
+    machine, domain = started()
+    snapshot = Snapshot(machine, 7, FRAMES, [SHARED], LIFE)
+    before, events = bytes(domain.memory), domain.events()
+    for life, writes in enumerate((first, then), 2):
+        for address, data in writes:
+            domain.write(address, data)
+        domain.write(SHARED * PAGE, by_grant, by_grant=True)
+        domain.memory[FRAMES * PAGE : FRAMES * PAGE + 4000] = b"\xff" * 4000
+        domain.context[:] = b"in the woods"
+        snapshot.restore()
+        assert domain.word(LIFE) == life
+        for frame in set(range(FRAMES)) - {LIFE}:
+            assert domain.page(frame) == before[frame * PAGE : (frame + 1) * PAGE], frame
+        assert domain.page(LIFE)[4:] == bytes(PAGE - 4)
+        assert domain.context == b"at the start" and domain.events() == events
+        assert not domain.paused
+
+
+def test_the_times_in_the_shared_page_go_on() -> None:
+    machine, domain = started()
+    snapshot = Snapshot(machine, 7, FRAMES, [], LIFE)
+    domain.memory[FRAMES * PAGE : (FRAMES + 1) * PAGE] = b"\xff" * PAGE
+    snapshot.restore()
+    changed = sum(size for _, size in abi.shared_info.fields.values())
+    assert bytes(domain.memory[FRAMES * PAGE :]).count(b"\xff") == PAGE - changed
+
+
+def test_only_pages_with_content_are_kept() -> None:
+    machine, domain = started()
+    snapshot = Snapshot(machine, 7, FRAMES, [], LIFE)
+    # every third frame, but the one with the life
+    assert snapshot.pages == len(range(0, FRAMES, 3)) - 1
+    assert machine.room_pages == 1000 - snapshot.pages
+    domain.write(PAGE, b"x")
+    domain.write(2 * PAGE, b"y")
+    written, reason, times = snapshot.restore()
+    assert (written, reason) == (2, None)
+    assert len(times) == len(PHASES) + 1 and times == sorted(times)
+    assert machine.room_pages == 1000 - snapshot.pages
+
+
+def test_a_shard_that_has_ended_goes_on() -> None:
+    machine, domain = started()
+    snapshot = Snapshot(machine, 7, FRAMES, [], LIFE)
+    domain.reason = abi.SHUTDOWN_crash
+    assert snapshot.restore()[1] == abi.SHUTDOWN_crash
+    assert domain.reason is None and not domain.paused
+
+
+def test_a_shard_does_not_stay_paused_when_there_is_no_room() -> None:
+    machine, domain = started()
+    machine.room_pages = 3
+    with pytest.raises(OSError, match="no memory"):
+        Snapshot(machine, 7, FRAMES, [], LIFE)
+    assert not domain.paused and not domain.logged
