@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "pci": {"abi"},
     "builder": {"abi", "xen", "messages"},
     "toolstack": {"abi", "xen", "messages", "xenstore"},
-    "microreboot": {"abi", "xen"},
+    "microreboot": {"abi", "xen", "messages"},
     "netback": {"xenstore"},
     "blkback": {"xenstore"},
     "privilege": set(),

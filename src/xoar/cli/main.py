@@ -205,6 +205,55 @@ def ps(host: options.Host = None, json: options.Json = False) -> None:
 
 
 @app.command()
+def reboot(
+    shard: options.RebootedName = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show the last rollbacks, of SHARD or of all.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=1, max=600, help="Seconds to wait.")] = 10,
+    host: options.Host = None,
+    json: options.Json = False,
+) -> None:
+    """Put a shard back to what it was before its first request, in some milliseconds.
+
+    `xoar ps` says which shards can be, and when they are by themselves. In the history, life 1 is the
+    snapshot, and the parts of the time are milliseconds. A rollback that is missing there was told too late
+    to be kept.
+
+    Examples:
+
+    - `xoar reboot logic`
+    - `xoar reboot --history`
+    - `xoar reboot logic --history --json`
+    """
+    from xoar.cli import names, output
+    from xoar.cli import reboot as reboots
+    from xoar.cli.failures import say
+    from xoar.host.client import Client
+
+    if shard is None and not history:
+        raise typer.BadParameter("name a shard, or ask for the --history")
+    with Client.connect(options.host_name(host)) as client:
+        if history:
+            records, now_ms = client.rollbacks()
+            if shard is not None:
+                records = [record for record in records if record.target == shard]
+            reboots.print_history(records, now_ms, json)
+            return
+        assert shard is not None
+        with names.known(client.restarted, shard):
+            reply = client.request(
+                "shard_reboot", timeout + options.SLACK, name=shard, timeout_ms=round(timeout * 1000)
+            )
+    record = reply.fields.rollback
+    if json:
+        output.print_json(reboots.facts(record))
+    else:
+        took = reboots.milliseconds(record.total_us)
+        say(f"{shard} is in its life {record.life}: {record.pages} pages restored in {took} ms")
+
+
+@app.command()
 def logs(
     name: options.LogName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more comes; Ctrl-C ends.")] = False,

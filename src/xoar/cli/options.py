@@ -114,6 +114,13 @@ def _subjects(host: str | None) -> Iterable[str]:
     return explain.subjects(shardset.load_all())
 
 
+def _restarted(host: str | None) -> Iterable[str]:
+    from xoar.host.client import Client
+
+    with Client.connect(host_name(host), 2) as client:
+        return [entry.name for entry in client.restarted()]
+
+
 def _images(host: str | None) -> Iterable[str]:
     from xoar.host import guests, images
     from xoar.host.client import Client
@@ -179,6 +186,15 @@ ManifestName = Annotated[
     str,
     typer.Argument(
         metavar="SHARD", help="A shard, netback, blkback or guest.", autocompletion=_completer(_manifests)
+    ),
+]
+RebootedName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SHARD",
+        help="The shard's name.",
+        autocompletion=_completer(_restarted),
+        show_default=False,
     ),
 ]
 Asker = Annotated[

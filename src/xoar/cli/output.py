@@ -102,6 +102,9 @@ def domain(record: Any) -> dict[str, object]:
         "state": record.state,
         "age_s": record.age_ms // 1000,
         "owner": record.owner,
+        "policy": record.policy,
+        "rollbacks": record.rollbacks,
+        "rollback_age_ms": record.rollback_age_ms if record.policy else None,
     }
 
 
@@ -113,6 +116,7 @@ def print_domains(client: Client, as_json: bool) -> None:
         shown = {domid: devices.driver_facts(driver) for domid, driver in drivers.items()}
         print_json([{**domain(record), "driver": shown.get(record.id)} for record in records])
         return
+    restarted = any(record.policy for record in records)
     rows = []
     for record in records:
         driver = drivers.get(record.id)
@@ -125,10 +129,17 @@ def print_domains(client: Client, as_json: bool) -> None:
                 size(record.memory_kib),
                 str(record.vcpus),
                 age(record.age_ms),
+                *(_rollbacks(record) if restarted else ()),
                 *((f"{devices.bdf(driver.device)} {driver.state}" if driver else "-",) if drivers else ()),
                 record.label,
             )
         )
-    more = ("device",) if drivers else ()
+    more = [*(("rolled back", "times", "last") if restarted else ()), *(("device",) if drivers else ())]
     columns = ("id", "name", "kind", "state", "memory", "vcpus", "age", *more, "label")
-    print_table(columns, rows, right=("id", "memory", "vcpus"))
+    print_table(columns, rows, right=("id", "memory", "vcpus", "times"))
+
+
+def _rollbacks(record: Any) -> tuple[str, str, str]:
+    if not record.policy:
+        return "-", "", ""
+    return record.policy, str(record.rollbacks), age(record.rollback_age_ms) if record.rollbacks else "-"

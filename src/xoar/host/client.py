@@ -308,6 +308,22 @@ class Client:
         """What is delegated to tenants, as `delegation` records of the schema, in order of their making."""
         return self._pages("delegation_list", "delegations", len)
 
+    def restarted(self) -> list[Any]:
+        """The shards that can be rolled back, as `object` records."""
+        return [entry for entry in self.objects() if entry.policy]
+
+    def rollbacks(self) -> tuple[list[Any], int]:
+        """What is known of rollbacks, as `rollback` records of the schema, the oldest first; Xen's clock
+        (ms)."""
+        records: list[Any] = []
+        start = 0
+        while True:
+            reply = self.request("rollback_list", start=start).fields
+            records += reply.records
+            if not reply.more or reply.next <= start:
+                return records, reply.now_ms
+            start = reply.next
+
     def volumes(self) -> list[Any]:
         """The volumes, as `volume` records of the schema, by driver domain and name."""
         return self._pages("volume_list", "volumes", len)

@@ -176,6 +176,24 @@ OBJECT = Record(
     ("cpu_time_ns", U64),
     ("age_ms", U64),
     ("owner", Text(64)),  # the shard that manages it; "": the first one, at boot
+    ("policy", Text(64)),  # when it is rolled back, in words; "": never
+    ("rollbacks", U32),
+    ("rollback_age_ms", U64),  # since the last one, or the snapshot
+)
+ROLLBACK = Record(
+    "rollback",
+    ("target", NAME),
+    ("life", U32),  # the number of the one that began then; 1: this is its snapshot
+    ("cause", NAME),  # who asked; "timer", or "start" of the snapshot
+    ("found", REASON),  # why the shard had ended; "none": it had not
+    ("pages", U32),  # that it had written; of the snapshot: that are kept
+    ("at_ms", U64),  # Xen's clock
+    ("total_us", U32),
+    ("pause_us", U32),  # the parts, in their order; all 0 of the snapshot
+    ("dirty_us", U32),
+    ("copy_us", U32),
+    ("context_us", U32),
+    ("unpause_us", U32),
 )
 _QUOTA = (
     ("guests", U16),
@@ -563,6 +581,15 @@ TABLE = (
         (("toolstack", "console"), ("tenant", "console")),
         "relay",
     ),
+    # Restorer -> Toolstack
+    Kind(
+        52,
+        "rolled_back",
+        "a shard was rolled back, or its snapshot was taken; Restorer takes no answer",
+        ROLLBACK.fields,
+        (("restorer", "toolstack"),),
+        "report",
+    ),
     # Operator -> Toolstack, inside relay
     Kind(
         64,
@@ -900,6 +927,31 @@ TABLE = (
         _HOST_OPERATOR,
         "observe",
         "device_list",
+    ),
+    Kind(
+        145,
+        "shard_reboot",
+        "rolls a shard back to its snapshot; answered when it was, or with an error after timeout_ms",
+        (("name", NAME), ("timeout_ms", U32)),
+        _HOST_OPERATOR,
+        "operate",
+        "rolled",
+    ),
+    Kind(146, "rolled", "the shard was rolled back", (("rollback", ROLLBACK),)),
+    Kind(
+        147,
+        "rollback_list",
+        "asks for what is known of rollbacks, from position `start` on (since the host's start)",
+        (("start", U32),),
+        _HOST_OPERATOR,
+        "observe",
+        "rollbacks",
+    ),
+    Kind(
+        148,
+        "rollbacks",
+        "rollbacks, the oldest that is kept first; `next` is the position after the last one here",
+        (("more", U8), ("next", U32), ("now_ms", U64), ("records", Array(ROLLBACK, 32))),
     ),
     # Operator -> a tenant's Toolstack, before all else; the rest of the stream is sealed (seal.py)
     Kind(

@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from xoar.toolstack.device import Device
     from xoar.toolstack.guest import Guest, Request
     from xoar.toolstack.guests import Guests
+    from xoar.toolstack.rollbacks import Rollbacks
 
 _GUESTS_PER_PAGE = 64
 _NS_PER_MS = 1_000_000
 
 
 class Reports:
-    """Answers from the guests' model and from what Builder says; `clock` as in Guests."""
+    """Answers from the guests' model and from what Builder and Restorer say; `clock` as in Guests."""
 
-    def __init__(self, builder: "Builder", guests: "Guests", clock: "Callable[[], int]") -> None:
+    def __init__(
+        self, builder: "Builder", guests: "Guests", rollbacks: "Rollbacks", clock: "Callable[[], int]"
+    ) -> None:
         self._builder = builder
         self._guests = guests
+        self._rollbacks = rollbacks
         self._clock = clock
 
     def ps(self, start: int, request: "Request") -> None:
@@ -155,6 +159,7 @@ class Reports:
             domain.cpu_time_ns,
             age_ms,
             domain.parent,
+            *self._rollbacks.of(domain.name),
         )
 
     def _library(self, fields: "Any", request: "Request") -> None:

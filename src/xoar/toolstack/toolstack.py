@@ -1,6 +1,6 @@
 """The Toolstack put together: its parts, and one turn of its loop."""
 
-from xoar.toolstack import tenants
+from xoar.toolstack import rollbacks, tenants
 from xoar.toolstack.api import Key, Operators
 from xoar.toolstack.builder import Builder
 from xoar.toolstack.delegated import DelegatedDrivers, DelegatedNetworks
@@ -13,6 +13,7 @@ from xoar.toolstack.hotplug import Hotplug
 from xoar.toolstack.networks import DeclaredNetworks
 from xoar.toolstack.relayed import Relayed
 from xoar.toolstack.reports import Reports
+from xoar.toolstack.rollbacks import Rollbacks
 from xoar.toolstack.tenants import Tenants
 from xoar.toolstack.volumes import Volumes
 from xoar.toolstack.waits import Waits
@@ -50,6 +51,8 @@ class Toolstack:
         clock: "Callable[[], int]",
         domid: int,
         unique: "Callable[[], bytes]",
+        restorer: "Channel | None" = None,
+        kicks: "dict[str, Callable[[], None]] | None" = None,
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.builder = Builder(link)
@@ -66,7 +69,9 @@ class Toolstack:
         self.devices = Devices(self.builder, store, self.drivers, self.networks, domid)
         self.guests = Guests(self.builder, store, self.waits, self.devices, clock, domid, report)
         self.hotplug = Hotplug(self.guests, self.devices, store, self.waits)
-        self.reports = Reports(self.builder, self.guests, clock)
+        policies = rollbacks.policies(settings)
+        self.rollbacks = Rollbacks(restorer, policies, kicks or {}, self.waits, clock)
+        self.reports = Reports(self.builder, self.guests, self.rollbacks, clock)
         keys = [Key(bytes.fromhex(word), unique) for word in settings("key")]
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
@@ -90,6 +95,7 @@ class Toolstack:
             for message in self._relay.receive():
                 self._operators.receive(message)
             more = more or self._relay.more
+        more = self.rollbacks.turn() or more
         more = self.waits.poll() or more
         more = self._store.finish() or more
         if self._link.broken:
@@ -203,6 +209,8 @@ class HostToolstack(Toolstack):
             device_show=lambda fields, request: relayed.ask("devices", request, start=fields.start),
             network_create=lambda fields, request: networks.create(fields.network, request),
             network_delete=lambda fields, request: networks.delete(fields.name, request),
+            shard_reboot=lambda fields, request: self.rollbacks.ask(fields.name, fields.timeout_ms, request),
+            rollback_list=lambda fields, request: self.rollbacks.page(fields.start, request),
             tenant_list=lambda fields, request: self.tenants.page(fields.start, request),
             permit_show=lambda fields, request: relayed.ask("permits", request, start=fields.start),
             permit_change=lambda fields, request: relayed.ask(

@@ -2,6 +2,7 @@
 
 from xoar.microreboot import restorer, snapshot
 from xoar.microreboot.snapshot import PAGE
+from xoar.microreboot.teller import Teller
 from xoar.shards.restorer import main as shard
 
 _COMPARED = 60  # rollbacks; a comparison takes longer than a rollback
@@ -24,15 +25,17 @@ class Compared(snapshot.Snapshot):
         return found
 
 
-def tell(rollback):
-    times = [time // 1000 for time in rollback.times]
-    steps = [times[i + 1] - times[i] for i in range(len(times) - 1)]
-    if rollback.life < 200 or rollback.life % 1000 == 0:
-        told = f"{rollback.target} life={rollback.life} cause={rollback.cause} reason={rollback.reason}"
-        print(f"rolled back {told} pages={rollback.pages} us={steps}")
+class Saying(Teller):
+    def tell(self, rollback):
+        times = [time // 1000 for time in rollback.times]
+        steps = [times[i + 1] - times[i] for i in range(len(times) - 1)]
+        if rollback.life < 200 or rollback.life % 1000 == 0:
+            told = f"{rollback.target} life={rollback.life} cause={rollback.cause} reason={rollback.reason}"
+            print(f"rolled back {told} pages={rollback.pages} us={steps}")
+        super().tell(rollback)
 
 
 def main():
     restorer.Snapshot = Compared
-    shard.tell = tell
+    shard.Teller = Saying
     shard.main()

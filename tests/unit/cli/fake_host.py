@@ -95,6 +95,8 @@ class FakeHost:
         ]
         self.journal: list[tuple[int, int, str, str, str]] = []
         self.keys_refused = ""
+        self.policies: dict[str, str] = {}  # of shards that are rolled back
+        self.rollbacks: list[Any] = []
         self.requests: list[Message] = []
         self.devices = FakeDevices(self.host)
         self.forwards: list[str] = []  # what the keeper was asked for
@@ -290,6 +292,15 @@ class FakeHost:
         if kind == "journal_show":
             page = self._page("entries", self.journal[fields.start :])
             return "journal_page", {"dropped": 2, "now_ns": 10**11, **page}
+        if kind == "rollback_list":
+            first = fields.start
+            page = self.rollbacks[first : first + 2]
+            rest = {"next": first + len(page), "now_ms": 10_000, "records": page}
+            return "rollbacks", {"more": int(first + 2 < len(self.rollbacks)), **rest}
+        if kind == "shard_reboot":
+            if fields.name not in self.policies:
+                raise Refusal(ENOENT, f"{fields.name} can't be rolled back on demand; these can: none")
+            return "rolled", {"rollback": self.rollbacks[-1]}
         if kind == "tenant_list":
             return "tenants", self._page("tenants", self.tenants[fields.start :])
         answer = self.devices.reply(kind, fields, self.guests)
@@ -322,6 +333,9 @@ class FakeHost:
                 used // 2,
                 90_500,
                 "",
+                self.policies.get(name, ""),
+                41 if name in self.policies else 0,
+                3000 if name in self.policies else 0,
             )
             for domid, name in ((1, "xenstore"), (2, "console"), (3, "builder"))
         ]
@@ -337,6 +351,9 @@ class FakeHost:
                 0,
                 5000,
                 "toolstack",
+                "",
+                0,
+                0,
             )
             for name, guest in self.guests.items()
         ]
@@ -352,6 +369,9 @@ class FakeHost:
                 0,
                 9000,
                 "toolstack",
+                "",
+                0,
+                0,
             )
             for driver in self.devices.drivers.values()
         ]

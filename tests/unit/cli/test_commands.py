@@ -34,7 +34,8 @@ def test_ps_as_json_has_exactly_the_documented_keys(host: FakeHost, run: Run) ->
     result = run("ps", "--json")
     assert result.exit_code == 0
     objects = json.loads(result.stdout)
-    keys = ["id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s", "owner", "driver"]
+    keys = ["id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s", "owner"]
+    keys += ["policy", "rollbacks", "rollback_age_ms", "driver"]
     assert all(list(entry) == keys for entry in objects)
     assert [(entry["id"], entry["kind"]) for entry in objects] == [
         (1, "shard"), (2, "shard"), (3, "shard"), (5, "guest"),

@@ -1,4 +1,5 @@
-"""The Restorer shard: rolls others back. It reads nothing but its command line.
+"""The Restorer shard: rolls others back. All that it reads of others is which event channel fired, and how
+far Toolstack has read the records that it writes.
 
 Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<frame>,<frame>...` is a shard that is
 rolled back, `kick=<who>:<domid>:<its port>:<target>` somebody who may ask for it. xoar.microreboot has the
@@ -6,8 +7,9 @@ meaning.
 """
 
 from xoar.microreboot.machine import Machine
-from xoar.microreboot.restorer import Restorer, Rollback, Target
-from xoar.xen import boot, events
+from xoar.microreboot.restorer import Restorer, Target
+from xoar.microreboot.teller import Teller
+from xoar.xen import boot, events, ring
 
 
 def targets() -> "list[Target]":
@@ -32,15 +34,15 @@ def kicks() -> "dict[int, tuple[str, str]]":
 
 def main() -> None:
     """Serves for ever."""
+    link = boot.uses("toolstack")
+    teller = Teller(ring.xenstore_rings(link.page)[0], lambda: events.notify(link.port), events.now)
     shards = targets()
-    restorer = Restorer(Machine(), shards, kicks(), boot.LIFE_FRAME, tell)
+    restorer = Restorer(Machine(), shards, kicks(), boot.LIFE_FRAME, teller.tell)
     boot.ready()
     print("restorer: ready, %d shards" % len(shards))
     for shard in shards:
         events.notify(shard.port)  # it may have asked before anybody listened
     while True:
-        restorer.turn(events.wait(restorer.deadline()))
-
-
-def tell(rollback: Rollback) -> None:
-    """Nobody is told yet."""
+        known = [deadline for deadline in (restorer.deadline(), teller.deadline()) if deadline is not None]
+        restorer.turn(events.wait(min(known) if known else None))
+        teller.flush()

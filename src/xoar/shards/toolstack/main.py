@@ -6,7 +6,7 @@ import nano
 from xoar.messages.channel import Channel
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
-from xoar.xen import boot, events, ring
+from xoar.xen import boot, events, grants, ring
 from xoar.xenstore.client import Client
 
 TYPE_CHECKING = False
@@ -33,6 +33,29 @@ def _store() -> StoreLink:
     return StoreLink(Client(reader, writer, lambda: events.notify(link.port), lambda: None))
 
 
+def _restorer() -> "Channel | None":
+    """What Restorer tells; it reads nothing."""
+    for client in boot.clients():
+        if client.name == "restorer":
+            port = events.bind(client.domid, client.port)
+            incoming, outgoing = ring.xenstore_rings(grants.map(client.domid, client.gref).page)
+            return Channel(incoming, outgoing, _signal(port), "restorer", "toolstack")
+    return None
+
+
+def _kicks() -> "dict[str, Callable[[], None]]":
+    """What asks Restorer for a rollback, by the shard's name."""
+    found = {}
+    for value in boot.settings("kick"):
+        words = value.split(":")
+        found[words[0]] = _signal(int(words[-1]))
+    return found
+
+
+def _signal(port: int) -> "Callable[[], None]":
+    return lambda: events.notify(port)
+
+
 def _uniques() -> "Callable[[], bytes]":
     """Numbers that are new each time: the time of day, and how many there were."""
     count = 0
@@ -50,7 +73,8 @@ def main() -> None:
     kind = TenantToolstack if boot.setting("key") else HostToolstack
     domid = int(boot.setting("domid") or 0)
     builder, console = [_use(server, kind.role) for server in ("builder", "console")]
-    toolstack = kind(builder, _store(), console, boot.settings, _clock, domid, _uniques())
+    restorer = _restorer() if kind is HostToolstack else None
+    toolstack = kind(builder, _store(), console, boot.settings, _clock, domid, _uniques(), restorer, _kicks())
     boot.ready()
     print("toolstack: ready")
     more = True

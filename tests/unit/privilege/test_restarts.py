@@ -1,0 +1,142 @@
+"""A shard that is rolled back: its rules, its place in the boot plan, and what can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xoar.builder import plan as bootstrapper
+from xoar.host.bundle import plan_text
+from xoar.privilege import bootplan, flask, rules, shardset
+from xoar.privilege.errors import ManifestError
+from xoar.privilege.rules import RESTORING, Rule
+from xoar.privilege.shardset import SHARDS_FOLDER, ShardSet
+
+PROBE = Path(__file__).parents[2] / "host/lives/probe.toml"
+RIGHT = '\n[[rights]]\non = "{}"\nclass = "{}"\npermissions = ["{}"]\nwhy = "it wants to"\n'
+
+
+class Folder:
+    """The manifests of this checkout and the probe's, to be changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for manifest in [*SHARDS_FOLDER.glob("*/manifest.toml"), PROBE]:
+            name = "probe" if manifest == PROBE else manifest.parent.name
+            (path / name).mkdir()
+            self.manifest(name).write_text(manifest.read_text())
+
+    def manifest(self, name: str) -> Path:
+        return self.path / name / "manifest.toml"
+
+    def change(self, name: str, old: str, new: str) -> None:
+        text = self.manifest(name).read_text()
+        assert old in text
+        self.manifest(name).write_text(text.replace(old, new))
+
+    def state(self, name: str, on: str, security_class: str, permission: str) -> None:
+        text = self.manifest(name).read_text() + RIGHT.format(on, security_class, permission)
+        self.manifest(name).write_text(text)
+
+    def load(self) -> ShardSet:
+        return shardset.load_all(self.path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_the_one_who_rolls_back_has_what_that_takes_and_nothing_else(folder, access_vectors):
+    allowed, _ = flask.judged(folder.load(), access_vectors)
+    over_probe = {rule for rule in allowed if rule.target == "probe_t"}
+    assert {rule for rule in over_probe if rule.source == "restorer_t"} == {
+        Rule("restorer_t", "probe_t", *right) for right in RESTORING
+    }
+    over_others = {rule.target for rule in allowed if rule.source == "restorer_t"} - {"probe_t"}
+    assert over_others == {"restorer_t", "restorer_t_channel", "xen_t", "bootstrapper_t"} - {"bootstrapper_t"}
+    assert not [rule for rule in allowed if rule.target == "restorer_t" and rule.source == "probe_t"]
+
+
+def test_a_shard_that_is_rolled_back_can_not_change_its_memory_map(folder):
+    allowed = rules.derive(folder.load())
+    assert Rule("probe_t", "probe_t", "mmu", "physmap") not in allowed
+    assert Rule("bootstrapper_t", "probe_t", "mmu", "physmap") in allowed
+    assert Rule("console_t", "console_t", "mmu", "physmap") in allowed
+
+
+@pytest.mark.parametrize(
+    ("who", "on", "security_class", "permission"),
+    [
+        ("restorer", "builder", "domain", "pause"),
+        ("restorer", "guest", "mmu", "map_read"),
+        ("restorer", "guest", "shadow", "logdirty"),
+        ("restorer", "xenstore", "hvm", "sethvmc"),
+        ("restorer", "probe", "domain", "destroy"),
+        ("restorer", "probe", "domain", "setvcpucontext"),
+        ("restorer", "probe", "domain", "create"),
+        ("restorer", "probe", "hvm", "setparam"),
+        ("restorer", "probe", "mmu", "adjust"),
+        ("restorer", "probe", "shadow", "disable"),
+        ("restorer", "probe", "domain2", "resource_map"),
+        ("restorer", "probe", "grant", "setup"),
+        ("restorer", "domio", "mmu", "map_read"),
+        ("toolstack", "probe", "domain", "pause"),
+        ("xenstore", "probe", "mmu", "map_write"),
+        ("xenstore", "restorer", "domain", "pause"),
+    ],
+)
+def test_more_breaks_a_promise(folder, access_vectors, who, on, security_class, permission):
+    folder.state(who, on, security_class, permission)
+    with pytest.raises(ManifestError, match="breaks the promise"):
+        flask.generate(folder.load(), access_vectors)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("console", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "it maps pages of"),
+        ("builder", 'restart = "none"\nreceives', "receives", "it has what no other shard has: library"),
+        ("tenant", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "from boot to the end"),
+        ("restorer", 'receives = ["restarts"]', "", "no shard rolls others back"),
+        ("probe", 'by = ["toolstack"]', 'by = ["toolbox"]', 'by holds "toolbox"'),
+        ("probe", 'by = ["toolstack"]', 'by = ["probe"]', 'by holds "probe"'),
+        ("probe", 'by = ["toolstack"]', 'by = ["pciback"]', 'by holds "pciback"'),
+        ("probe", 'by = ["toolstack"]', 'by = ["restorer"]', "rolls probe back itself"),
+    ],
+)
+def test_who_can_not_be_rolled_back_or_ask_is_named(folder, name, old, new, said):
+    folder.change(name, old, new)
+    if name == "builder":
+        text = folder.manifest(name).read_text()
+        folder.manifest(name).write_text(
+            text.replace("[uses.xenstore]", '[restart]\npolicy = "timer"\nseconds = 9\n\n[uses.xenstore]')
+        )
+    with pytest.raises(ManifestError, match=said) as caught:
+        folder.load()
+    assert caught.value.path.parent.name == ("probe" if name == "restorer" else name)
+    lines = caught.value.path.read_text().splitlines()
+    assert "restart" in lines[caught.value.line - 1] or "by" in lines[caught.value.line - 1]
+
+
+def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
+    folder.change("probe", 'by = ["toolstack"]', 'by = ["xenstore", "toolstack"]')
+    plan = bootplan.plan(folder.load())
+    read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
+    ((target, restorer, seconds),) = read.restarts
+    assert (target.name, restorer.name, seconds) == ("probe", "restorer", 0)
+    assert [(kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks] == [
+        ("xenstore", "probe", 1, 1000),
+        ("toolstack", "probe", 0, 0),
+    ]
+    assert read.rooms == {"restorer": 8192}
+    (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
+    assert "restarted=probe:after_each_request" in toolstack.words
+
+
+def test_without_such_shards_there_is_nobody_to_roll_back():
+    plan = bootplan.plan(shardset.load_all())
+    read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
+    rolled = [shard.name for shard in plan.restarted]
+    assert [restart.target.name for restart in read.restarts] == rolled
