@@ -176,7 +176,7 @@ OBJECT = Record(
     ("cpu_time_ns", U64),
     ("age_ms", U64),
     ("owner", Text(64)),  # the shard that manages it; "": the first one, at boot
-    ("policy", Text(64)),  # when it is rolled back, in words; "": never
+    ("policy", Text(32)),  # when it is rolled back, in words; "": never
     ("rollbacks", U32),
     ("rollback_age_ms", U64),  # since the last one, or the snapshot
 )

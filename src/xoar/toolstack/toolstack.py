@@ -37,7 +37,8 @@ class Toolstack:
     `link` goes to Builder, `relay` to Console; `settings(key)` are the command line's values.
 
     `clock()` is in ms and never goes back; `domid` is the Toolstack's own; `unique()` gives bytes that it
-    never gave before, on no boot of the host; `report` takes lines for Xen's console.
+    never gave before, on no boot of the host; `report` takes lines for Xen's console;
+    `restorer` and `kicks` as in Rollbacks.
     """
 
     role = ""
@@ -51,9 +52,9 @@ class Toolstack:
         clock: "Callable[[], int]",
         domid: int,
         unique: "Callable[[], bytes]",
+        report: "Callable[[str], None]" = print,
         restorer: "Channel | None" = None,
         kicks: "dict[str, Callable[[], None]] | None" = None,
-        report: "Callable[[str], None]" = print,
     ) -> None:
         self.builder = Builder(link)
         self.waits = Waits(clock)

@@ -74,7 +74,9 @@ def main() -> None:
     domid = int(boot.setting("domid") or 0)
     builder, console = [_use(server, kind.role) for server in ("builder", "console")]
     restorer = _restorer() if kind is HostToolstack else None
-    toolstack = kind(builder, _store(), console, boot.settings, _clock, domid, _uniques(), restorer, _kicks())
+    toolstack = kind(
+        builder, _store(), console, boot.settings, _clock, domid, _uniques(), print, restorer, _kicks()
+    )
     boot.ready()
     print("toolstack: ready")
     more = True
