@@ -113,6 +113,36 @@ def policy(
         saved.save(made, save, "policy", f"xoar bench policy --rounds {rounds}")
 
 
+@app.command()
+def microreboot(
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds of 20 rollbacks and one domain built anew.")
+    ] = 10,
+    json: options.Json = False,
+) -> None:
+    """How long it takes to roll a shard back, by parts, against building a domain anew in the same host.
+
+    Examples:
+
+    - `xoar bench microreboot`
+    - `xoar bench microreboot --rounds 50 --json`
+    """
+    from xoar.cli import output
+    from xoar.host.bench import microreboot, report
+    from xoar.host.progress import Reporter
+
+    machine = microreboot.machine()
+    result = microreboot.run(rounds, Reporter())
+    if json:
+        output.print_json({**result.as_dict(), "machine": machine})
+        return
+    rows = [(name, report.spread(values, "ms")) for name, values in result.rows()]
+    output.print_table(("", "median (range)"), rows, right=("median (range)",))
+    print()
+    output.print_facts([*result.facts().items(), *machine.items()])
+    print("\nThe figures are those of this machine and this run; the ratios are what the run shows.")
+
+
 def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
     from xoar.host.bench import pair, report
     from xoar.host.progress import Reporter
