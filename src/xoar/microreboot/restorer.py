@@ -95,8 +95,7 @@ class Restorer:
                 self._give_up(shard, "no snapshot of %s: %s" % (target.name, error))
                 return
             pages, times = shard.snapshot.pages, [start, self._machine.now()]
-            self._wait_for_timer(shard)
-            self._machine.notify(target.port)
+            self._begin_life(shard)
             self._tell(Rollback(target.name, 1, START, None, pages, times))
 
     def _roll_back(self, shard: _Shard, cause: str) -> None:
@@ -110,17 +109,18 @@ class Restorer:
         except OSError as error:
             self._give_up(shard, "%s can't be rolled back any more: %s" % (target.name, error))
             return
-        self._wait_for_timer(shard)
-        # whatever it slept on in its former life, this wakes it
-        self._machine.notify(target.port)
-        for port, (_, name) in self._kicks.items():
-            if name == target.name:
-                self._machine.notify(port)  # whoever asks for rollbacks wants to know of each
+        self._begin_life(shard)
         self._tell(Rollback(target.name, snapshot.lives, cause, reason, pages, times))
 
-    def _wait_for_timer(self, shard: _Shard) -> None:
+    def _begin_life(self, shard: _Shard) -> None:
+        """Wakes the shard, and whoever may ask for its rollback: they want to know of each."""
         if shard.target.seconds:
             shard.deadline = self._machine.now() + shard.target.seconds * _NS
+        for port, (_, name) in self._kicks.items():
+            if name == shard.target.name:
+                self._machine.notify(port)
+        # whatever it slept on in its former life, this wakes it
+        self._machine.notify(shard.target.port)
 
     def _give_up(self, shard: _Shard, text: str) -> None:
         shard.failed = True

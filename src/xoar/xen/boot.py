@@ -17,6 +17,7 @@ _ENOTCONN = 107
 _MAP_ENTRIES, _MAP_ENTRY_SIZE = 128, 20  # struct e820entry: u64, u64, u32, packed
 
 Link = namedtuple("Link", ("page", "port"))
+Kick = namedtuple("Kick", ("target", "requests", "patience_ms", "port"))
 Client = namedtuple("Client", ("link", "name", "domid", "gref", "port"))
 
 
@@ -85,6 +86,17 @@ def clients() -> "list[Client]":
     for value in settings("client"):
         link, name, domid, gref, port = value.split(":")
         result.append(Client(link, name, int(domid), int(gref), int(port)))
+    return result
+
+
+def kicks() -> "list[Kick]":
+    """The shards that this one may have rolled back: a signal on the port asks for it, and comes back after
+    each rollback, whoever asked, and after the snapshot. It is to ask after so many requests (0: as it
+    likes), and if one takes longer than that."""
+    result = []
+    for value in settings("kick"):
+        target, requests, patience_ms, port = value.split(":")
+        result.append(Kick(target, int(requests), int(patience_ms), int(port)))
     return result
 
 

@@ -18,18 +18,18 @@ def _asked(port):
 
 
 def main():
-    (kick,) = boot.settings("kick")
-    target, requests, patience, port = kick.split(":")
+    (kick,) = [kick for kick in boot.kicks() if kick.target == "probe"]
+    port = kick.port
     boot.ready()
     for count in range(_ALL):
         if count < _SLOW:
             events.wait(events.now() + _PAUSE)
-        if not _asked(int(port)):
+        if not _asked(port):
             print(f"kicker: no answer for rollback {count + 1}")
             break
-    print(f"kicker: done with {target}, after each {requests}, {patience} ms")
+    print(f"kicker: done, to be asked after {kick.requests}, {kick.patience_ms} ms")
     for _ in range(500):
-        events.notify(int(port))
+        events.notify(port)
     print("kicker: storm over")
     while True:
         events.wait()

@@ -54,8 +54,8 @@ def test_the_one_who_rolls_back_has_what_that_takes_and_nothing_else(folder, acc
     assert {rule for rule in over_probe if rule.source == "restorer_t"} == {
         Rule("restorer_t", "probe_t", *right) for right in RESTORING
     }
-    over_others = {rule.target for rule in allowed if rule.source == "restorer_t"} - {"probe_t"}
-    assert over_others == {"restorer_t", "restorer_t_channel", "xen_t", "bootstrapper_t"} - {"bootstrapper_t"}
+    over_others = {rule.target for rule in allowed if rule.source == "restorer_t"}
+    assert over_others == {"probe_t", "logic_t", "restorer_t", "restorer_t_channel", "xen_t"}
     assert not [rule for rule in allowed if rule.target == "restorer_t" and rule.source == "probe_t"]
 
 
@@ -115,7 +115,7 @@ def test_who_can_not_be_rolled_back_or_ask_is_named(folder, name, old, new, said
         )
     with pytest.raises(ManifestError, match=said) as caught:
         folder.load()
-    assert caught.value.path.parent.name == ("probe" if name == "restorer" else name)
+    assert caught.value.path.parent.name == ("logic" if name == "restorer" else name)
     lines = caught.value.path.read_text().splitlines()
     assert "restart" in lines[caught.value.line - 1] or "by" in lines[caught.value.line - 1]
 
@@ -124,19 +124,21 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
     folder.change("probe", 'by = ["toolstack"]', 'by = ["xenstore", "toolstack"]')
     plan = bootplan.plan(folder.load())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    ((target, restorer, seconds),) = read.restarts
+    (_, (target, restorer, seconds)) = read.restarts
     assert (target.name, restorer.name, seconds) == ("probe", "restorer", 0)
-    assert [(kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks] == [
+    assert [
+        (kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks[2:]
+    ] == [
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": 8192}
+    assert read.rooms == {"restorer": (8 + 4) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
 
-def test_without_such_shards_there_is_nobody_to_roll_back():
+def test_logic_is_rolled_back_after_each_request_by_default():
     plan = bootplan.plan(shardset.load_all())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    rolled = [shard.name for shard in plan.restarted]
-    assert [restart.target.name for restart in read.restarts] == rolled
+    assert [restart.target.name for restart in read.restarts] == ["logic"]
+    assert [(kick.who.name, kick.requests) for kick in read.kicks] == [("xenstore", 1), ("toolstack", 0)]

@@ -17,7 +17,9 @@ def main() -> None:
         events.wait()
 
     state = StateLink(Channel(to_logic, to_state, bell.ring, "xenstore", "logic"), wait)
+    life = boot.snapshot()
     boot.ready()
-    print("logic: ready")
+    if life <= 1:
+        print("logic: ready")
     while True:
         state.serve()

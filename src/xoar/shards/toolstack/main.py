@@ -46,9 +46,8 @@ def _restorer() -> "Channel | None":
 def _kicks() -> "dict[str, Callable[[], None]]":
     """What asks Restorer for a rollback, by the shard's name."""
     found = {}
-    for value in boot.settings("kick"):
-        words = value.split(":")
-        found[words[0]] = _signal(int(words[-1]))
+    for kick in boot.kicks():
+        found[kick.target] = _signal(kick.port)
     return found
 
 

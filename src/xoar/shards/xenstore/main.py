@@ -24,13 +24,26 @@ def builder_channel(client: "Client") -> "tuple[int, Channel]":
     return end.port, Channel(requests, replies, end.notify, client.name, "xenstore")
 
 
+def _logic(end: Served, bell: events.Bell) -> "tuple[LogicDomain, int]":
+    """Logic's domain, and the port on which its rollback is asked for and heard of; 0: nobody does that."""
+    kicks = [kick for kick in boot.kicks() if kick.target == "logic"]
+    if not kicks:
+        return LogicDomain(end.page, bell.ring, events.now), 0
+    ((_, requests, patience_ms, port),) = kicks
+
+    def ask() -> None:
+        events.notify(port)
+
+    return LogicDomain(end.page, bell.ring, events.now, ask, requests, print, patience_ms * 1000000), port
+
+
 def main() -> None:
     """Serves for ever."""
     by_link = [(client.link, client) for client in boot.clients()]
     ((_, of_logic),) = [entry for entry in by_link if entry[0] == "logic"]
     end = Served(of_logic.domid, of_logic.gref, of_logic.port)
     bell = events.Bell(end.port)
-    logic = LogicDomain(end.page, bell.ring, events.now)
+    logic, kick = _logic(end, bell)
     store = Store(Served, logic.link, frozenset([int(domid) for domid in boot.settings("backend")]))
     channels: "dict[int, Channel]" = {}
     for link, client in by_link:
@@ -40,11 +53,14 @@ def main() -> None:
             port, channel = builder_channel(client)
             channels[port] = channel
     gate = store.server
-    logic.start(gate)
+    if not kick:
+        logic.start(gate)
     boot.ready()
     print("xenstore: ready")
     ports = list(channels)
     while True:
+        if kick in ports:
+            logic.rolled_back(gate)
         more = logic.turn(gate)
         more = store.turn(ports) or more
         bell.send()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xoar.xenstore.gate import Gate
 
 PATIENCE = 5_000_000_000
-"""Nanoseconds that Logic has for one request; it takes some milliseconds."""
+"""Nanoseconds that Logic has for one request, if nothing else is said; it takes some milliseconds."""
 
 _MAX_REPORTS = 64
 
@@ -24,7 +24,9 @@ _MAX_REPORTS = 64
 class LogicDomain:
     """`page` is that of Logic's link, `notify()` signals Logic, `now()` is Xen's clock.
 
-    `ask()` asks for a rollback; when it is done `rolled_back` is to be called. None: there is nobody to ask.
+    `ask()` asks for a rollback; when it is done `rolled_back` is to be called, also for the first time, after
+    Logic's snapshot: nothing may be in its page then. None: there is nobody to ask, and `start` begins.
+    `after` and `patience` (ns): see LogicLink.
     `report` takes lines for Xen's console, 64 at most.
     """
 
@@ -36,8 +38,10 @@ class LogicDomain:
         ask: "Callable[[], None] | None" = None,
         after: int = 0,
         report: "Callable[[str], None]" = print,
+        patience: int = PATIENCE,
     ) -> None:
-        self.link = LogicLink(self._restart, after, PATIENCE, now)
+        self.link = LogicLink(self._restart, after, patience, now)
+        self._patience = patience
         self._to_state, self._to_logic = xenstore_rings(page)
         self._notify = notify
         self._ask = ask
@@ -59,7 +63,7 @@ class LogicDomain:
         """Deals with what Logic has sent, or not sent in time; True if more can be done at once."""
         more = self.link.receive(gate)
         if self.link.overdue(gate):
-            self._say("xenstore: no answer from Logic for %d s" % (PATIENCE // 1_000_000_000))
+            self._say("xenstore: no answer from Logic for %d s" % (self._patience // 1_000_000_000))
             if self._ask is not None:
                 self.link.roll_back(gate)
         return more
