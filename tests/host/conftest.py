@@ -38,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", type=int, default=60, metavar="SECONDS", help="how long test_soak.py puts load on guests"
     )
+    parser.addoption(
+        "--rollbacks",
+        type=int,
+        default=1000,
+        metavar="NUMBER",
+        help="how many in a row test_lives.py asks for",
+    )
 
 
 @pytest.fixture(scope="session")

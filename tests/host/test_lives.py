@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
-from harness import launched
+from harness import ATTACKS, HostUnderTest, launched, running
+from test_logic import time_of_a_request
 
 from xoar.host.assembly import Replacement
 from xoar.privilege import shardset
 from xoar.privilege.manifest import SHARDS_FOLDER
 
 LIVES = Path(__file__).parent / "lives"
+TINY = '[images.tiny]\nbuiltin = "tiny"\n'
 REPLACED = {
     "probe": Replacement("probe", LIVES),
     "restorer": Replacement("checking_restorer", LIVES),
@@ -38,7 +41,7 @@ def with_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_shard_is_what_it_was_whatever_it_does(state: None, logs: Path, with_probe: None) -> None:
-    with launched("lives", '[images.tiny]\nbuiltin = "tiny"\n', logs, REPLACED) as host:
+    with launched("lives", TINY, logs, REPLACED) as host:
         host.wait_log("kicker: storm over|Traceback.*|no snapshot of", 0, timeout=400)
         log = host.log_since(0)
     assert "kicker: no answer" not in log
@@ -49,3 +52,90 @@ def test_a_shard_is_what_it_was_whatever_it_does(state: None, logs: Path, with_p
     assert [frames for frames, _ in compared].count(str(8 * 256)) == 60
     assert "kicker: done, to be asked after 1, 1000 ms" in log
     assert set(re.findall(r"refused: (.*)", log)) == {"-16 -16 -16 -16 -13"}
+
+
+def test_logic_is_rolled_back_after_each_request_and_on_demand(
+    state: None, logs: Path, request: pytest.FixtureRequest
+) -> None:
+    """Guests come and go meanwhile; a thousand rollbacks later Xen has what it had."""
+    wanted = request.config.getoption("--rollbacks")
+    with running("rolled", TINY, logs) as host:
+        row = shown(host)
+        assert row["policy"] == "after each request" and int(str(row["rollbacks"])) > 20
+        host.create("g")
+        host.wait_for("g", rb"login: ")
+        before = shown(host)["rollbacks"]
+        assert int(str(before)) > int(str(row["rollbacks"]))
+        told = host.json("reboot", "logic")
+        assert told["cause"] == "toolstack" and told["found"] == "none" and 0 < told["pages"] < 500
+        history = host.json("reboot", "--history")
+        lives = [entry["life"] for entry in history]
+        assert lives == sorted(lives) and {entry["cause"] for entry in history} <= {"xenstore", "toolstack"}
+
+        roll_back(host, 50)  # whatever is allocated once
+        pages, ports, free = host.domains_in_xen(), open_ports(host), host.free_kib()
+        records = roll_back(host, wanted)
+        assert (host.domains_in_xen(), open_ports(host)) == (pages, ports)
+        assert host.free_kib() == free
+        took = [record.total_us / 1000 for record in records]
+        restored = [record.pages for record in records]
+        kept = next(pages[domid] for domid in pages if domid == host.domid("restorer"))
+        print(
+            f"{wanted} rollbacks: median {statistics.median(took):.1f} ms, {min(took):.1f} to "
+            f"{max(took):.1f}; {statistics.median(restored):.0f} pages; Restorer has {kept} pages"
+        )
+        host.destroy("g")
+        assert int(str(shown(host)["rollbacks"])) > int(str(before)) + wanted
+        assert not re.findall(r"Traceback|a bug|restorer: |crashed", host.log_since(0))
+
+
+def shown(host: HostUnderTest) -> dict[str, object]:
+    """Logic, as `xoar ps` shows it."""
+    (row,) = [row for row in host.json("ps") if row["name"] == "logic"]
+    return dict(row)
+
+
+def roll_back(host: HostUnderTest, count: int) -> list[object]:
+    """So often, and what is told of each."""
+    with host.client() as client:
+        return [
+            client.request("shard_reboot", 30, name="logic", timeout_ms=10_000).fields.rollback
+            for _ in range(count)
+        ]
+
+
+def open_ports(host: HostUnderTest) -> dict[int, int]:
+    """Domid -> how many event channels Xen has for each domain but the last one."""
+    last = max(host.domains_in_xen())
+    text = host.debug_key("e", f"Event channel information for domain {last}")
+    parts = re.split(r"Event channel information for domain (\d+):", text)[1:]
+    found = zip(parts[::2], parts[1::2], strict=True)
+    return {int(domid): len(re.findall(r"^.*\d+ \[\d/\d/", part, re.MULTILINE)) for domid, part in found}
+
+
+def test_what_a_rollback_after_each_request_costs(state: None, logs: Path, hostile_image: Path) -> None:
+    config = f'[images.hostile]\nkernel = "{hostile_image}"\n'
+    took = {}
+    for name, replaced in (
+        ("without", {"xenstore": Replacement("patient_xenstore", ATTACKS)}),
+        ("after-each", {}),
+    ):
+        with running(name, config, logs, replaced) as host:
+            host.create("g", "hostile", "16MiB")
+            host.wait_for("g", rb"hostile guest ready")
+            took[name] = time_of_a_request(host)
+            print(f"{name}: {took[name]:.0f} us for each request, {1e6 / took[name]:.0f} requests/s")
+    ratio = took["after-each"] / took["without"]
+    print(f"with a rollback after each request it takes {ratio:.1f} times as long")
+
+
+def test_a_storm_of_kicks_delays_nobody_for_long(state: None, logs: Path) -> None:
+    replaced = {"toolstack": Replacement("storming_toolstack", LIVES)}
+    with running("storm", TINY, logs, replaced) as host:
+        start = host.log_position()
+        host.create("g")
+        host.wait_for("g", rb"login: ")
+        host.wait_log("toolstack: storms", 0)
+        assert int(str(shown(host)["rollbacks"])) > 200
+        host.destroy("g")
+        assert not re.findall(r"Traceback|a bug|crashed", host.log_since(start))

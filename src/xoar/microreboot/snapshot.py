@@ -34,7 +34,8 @@ _ZERO = bytes(PAGE)
 _WORD = 32
 PHASES = ("pause", "dirty", "copy", "context", "unpause")
 
-# What a shard finds of events when it is put back. Its times in the same page are Xen's and go on.
+# A shard that is put back finds no event pending and none masked, as nano sets them at first: whatever was
+# pending at the snapshot would keep Xen from waking it. Its times in the same page are Xen's and go on.
 _EVENT_FIELDS = ("upcall", "selector", "evtchn_pending", "evtchn_mask")
 
 
@@ -67,7 +68,6 @@ class Snapshot:
                 slot = self._slots[frame]
                 if slot >= 0:
                     self._copies[slot : slot + PAGE] = self._memory[frame * PAGE : (frame + 1) * PAGE]
-            self._events = self._event_fields()
             machine.log_dirty(domid)
             self._begin_life()
         finally:
@@ -114,23 +114,15 @@ class Snapshot:
         for frame in self._untracked:
             self._restore_page(frame)
         base = self._frames * PAGE
-        for name, content in self._events:
-            offset = base + abi.shared_info.offset(name)
-            self._memory[offset : offset + len(content)] = content
+        for name in _EVENT_FIELDS:
+            offset, size = abi.shared_info.fields[name]
+            self._memory[base + offset : base + offset + size] = bytes(size)
         return written
 
     def _restore_page(self, frame: int) -> None:
         slot = self._slots[frame]
         page = _ZERO if slot < 0 else self._copies[slot : slot + PAGE]
         self._memory[frame * PAGE : (frame + 1) * PAGE] = page
-
-    def _event_fields(self) -> "list[tuple[str, bytes]]":
-        found = []
-        for name in _EVENT_FIELDS:
-            offset, size = abi.shared_info.fields[name]
-            start = self._frames * PAGE + offset
-            found.append((name, bytes(self._memory[start : start + size])))
-        return found
 
     def _begin_life(self) -> None:
         self.lives += 1

@@ -201,11 +201,14 @@ class Gate:
         """The number of the request that Logic has and has not answered, 0 if there is none."""
         return self._request.number if self._request is not None else 0
 
-    def logic_started(self) -> None:
-        """Logic is as it was at first. It gets the request that the last incarnation left unanswered."""
+    def logic_started(self, blameless: bool = False) -> None:
+        """Logic is as it was at first. It gets the request that the last incarnation left unanswered; if that
+        was `blameless`, rolled back though it had not failed, the request counts as not tried."""
         self._fresh = True
         self._answered = 0
         request = self._request
+        if request is not None and blameless:
+            request.tries -= 1
         if request is not None:
             if request.cancelled:
                 self._request = None

@@ -41,8 +41,9 @@ class LogicLink(LogicPort):
 
     def started(self, gate: "Gate", channel: "Channel") -> None:
         """Logic is as it was at first, and so is the link to it."""
+        blameless = self._channel is not None
         self._channel = channel
-        gate.logic_started()
+        gate.logic_started(blameless)
 
     def hand(self, gate: "Gate", request: "Request") -> None:
         """Sends a request to Logic."""

@@ -30,7 +30,7 @@ def test_all_pages_are_restored(
 ) -> None:
     machine, domain = started()
     snapshot = Snapshot(machine, 7, FRAMES, [SHARED], LIFE)
-    before, events = bytes(domain.memory), domain.events()
+    before = bytes(domain.memory)
     for life, writes in enumerate((first, then), 2):
         for address, data in writes:
             domain.write(address, data)
@@ -42,7 +42,7 @@ def test_all_pages_are_restored(
         for frame in set(range(FRAMES)) - {LIFE}:
             assert domain.page(frame) == before[frame * PAGE : (frame + 1) * PAGE], frame
         assert domain.page(LIFE)[4:] == bytes(PAGE - 4)
-        assert domain.context == b"at the start" and domain.events() == events
+        assert domain.context == b"at the start" and not any(domain.events())
         assert not domain.paused
 
 
