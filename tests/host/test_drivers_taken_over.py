@@ -137,7 +137,7 @@ def test_pciback_taken_over(taken: HostUnderTest) -> None:
     assert set(answers.values()) <= {EPERM, EINVAL, ENOENT}, answers
 
 
-@pytest.mark.parametrize(("kind", "domid"), [("netback", 6), ("blkback", 7)])
+@pytest.mark.parametrize(("kind", "domid"), [("netback", len(SHARDS) + 2), ("blkback", len(SHARDS) + 3)])
 def test_a_driver_domain_taken_over(taken: HostUnderTest, logs: Path, kind: str, domid: int) -> None:
     said = swept(taken, domid, logs)
     judge(kind, outcome(kind, said, taken.log_since(0)), victims(kind), devices=True)

@@ -82,7 +82,7 @@ def late(link, asked):
 
 
 def noise(link, asked):
-    """Bytes that are no frames, and a ring that can't be: nobody listens to this Logic any more."""
+    """Bytes that are no frames, and a ring that can't be: State has it rolled back."""
     page = boot.uses("xenstore")
     link._channel._outgoing.write(rubbish(900))
     events.notify(page.port)
@@ -115,7 +115,7 @@ def main():
         return serve_honestly(asked, operate)
 
     logic.answer = answer
+    boot.snapshot()
     boot.ready()
-    print("logic: ready")
     while True:
         link.serve()
