@@ -426,7 +426,7 @@ def _complete(run: Run, typed: str, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
-    names = ("up", "down", "status", "ps", "logs", "console", "top", "tcb", "xenstored")
+    names = ("up", "down", "status", "ps", "logs", "console", "top", "tcb", "xenstored", "reboot")
     words = [(name,) for name in names] + [("image", "list")]
     words += [("guest", name) for name in ("create", "list", "show", "shutdown", "reboot", "destroy")]
     for command in words:

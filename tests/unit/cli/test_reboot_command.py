@@ -57,3 +57,12 @@ def test_ps_shows_who_is_rolled_back_and_when(rolled: FakeHost, run: Run) -> Non
     (entry, *others) = json.loads(run("ps", "--json").stdout)
     assert (entry["policy"], entry["rollbacks"], entry["rollback_age_ms"]) == ("after each request", 41, 3000)
     assert {other["rollback_age_ms"] for other in others} == {None}
+
+
+def test_a_shell_completes_the_shards_that_can_be_rolled_back(
+    rolled: FakeHost, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_WORDS", "xoar\nreboot\n")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("_XOAR_COMPLETE", "complete_bash")
+    assert run().stdout.split() == ["xenstore"]
