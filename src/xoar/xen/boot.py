@@ -121,15 +121,16 @@ def snapshot() -> int:
         return 0
     opened = [value.split(":") for key in ("uses", "kick") for value in settings(key)]
     ports = [int(restorer)] + [int(words[-1]) for words in opened] + events.bound()
-    before = events.peers(ports)
+    ends, others = events.Ends(ports), events.closing(ports, MOST_PORTS)
+    before = ends.look()
     life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
     while not life[0]:
         events.notify(int(restorer))
         events.wait(events.now() + _ASK_AGAIN)
     # from here on in every life; the snapshot was taken in the loop
-    events.close_others(ports, MOST_PORTS)
+    others.make()
     nano.bind_timer()
-    for port, was, now in zip(ports, before, events.peers(ports)):
+    for port, was, now in zip(ports, before, ends.look()):
         if now != was and now != (abi.EVTCHNSTAT_interdomain, was[1]):
             raise OSError(_ENOTCONN, "event channel %d is not what it was" % port)
     return life[0]

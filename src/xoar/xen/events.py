@@ -76,23 +76,30 @@ def bound() -> "list[int]":
     return list(_open)
 
 
-def peers(ports: "list[int]") -> "list[tuple[int, int]]":
-    """What each port is (EVTCHNSTAT_*; -1 if it is closed or Xen does not say) and whose its other end is: a
-    domid, or the number of a virtual interrupt."""
-    layout = abi.evtchn_status
-    requests = [layout.new(dom=abi.DOMID_SELF, port=port) for port in ports]
-    results = hypercall.several(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_status, requests)
-    return [
-        (layout.get(requests[i], "status"), layout.get(requests[i], "peer")) if results[i] == 0 else (-1, 0)
-        for i in range(len(ports))
-    ]
+class Ends:
+    """This domain's ends of these channels, to be looked at again and again."""
+
+    def __init__(self, ports: "list[int]") -> None:
+        self._requests = [abi.evtchn_status.new(dom=abi.DOMID_SELF, port=port) for port in ports]
+        number, operation = abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_status
+        self._batch = hypercall.Batch(number, operation, self._requests)
+
+    def look(self) -> "list[tuple[int, int]]":
+        """What each one is (EVTCHNSTAT_*; -1 if it is closed or Xen does not say) and whose its other end is: a
+        domid, or the number of a virtual interrupt."""
+        self._batch.make()
+        get, found = abi.evtchn_status.get, []
+        for i in range(len(self._requests)):
+            known = self._batch.succeeded(i)
+            request = self._requests[i]
+            found.append((get(request, "status"), get(request, "peer")) if known else (-1, 0))
+        return found
 
 
-def close_others(ports: "list[int]", most: int) -> int:
-    """Closes every port up to `most` that is not one of these; how many were open."""
+def closing(ports: "list[int]", most: int) -> hypercall.Batch:
+    """What closes every port up to `most` that is not one of these."""
     others = [abi.evtchn_send.new(port=port) for port in range(1, most + 1) if port not in ports]
-    results = hypercall.several(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_close, others)
-    return len([result for result in results if result == 0])
+    return hypercall.Batch(abi.HYPERVISOR_event_channel_op, abi.EVTCHNOP_close, others)
 
 
 def now() -> int:

@@ -13,21 +13,29 @@ def call(what: str, number: int, *arguments: "int | bytes | bytearray | memoryvi
     return result
 
 
-def several(number: int, operation: int, arguments: "list[bytearray]") -> "list[int]":
-    """Makes hypercall `number` once for each argument, all with one exit to Xen; their results.
+class Batch:
+    """Hypercall `number` once for each argument, all with one exit to Xen; to be made as often as one likes.
 
-    A negative one is -errno. Needs no right of its own: Xen checks each call as if it came alone.
+    Needs no right of its own: Xen checks each call as if it came alone.
     """
-    entry = abi.multicall_entry
-    calls = bytearray(len(arguments) * entry.size)
-    for i in range(len(arguments)):
-        base = i * entry.size
-        entry.set(calls, "op", number, base)
-        entry.set(calls, "command", operation, base)
-        entry.set(calls, "argument", nano.address(arguments[i]), base)
-    call("several calls", abi.HYPERVISOR_multicall, calls, len(arguments))
-    results = [entry.get(calls, "result", i * entry.size) for i in range(len(arguments))]
-    return [result - (1 << 64) if result >> 63 else result for result in results]
+
+    def __init__(self, number: int, operation: int, arguments: "list[bytearray]") -> None:
+        entry = abi.multicall_entry
+        self._arguments = arguments  # their addresses are in the calls
+        self._calls = bytearray(len(arguments) * entry.size)
+        for i in range(len(arguments)):
+            base = i * entry.size
+            entry.set(self._calls, "op", number, base)
+            entry.set(self._calls, "command", operation, base)
+            entry.set(self._calls, "argument", nano.address(arguments[i]), base)
+
+    def make(self) -> None:
+        """Makes all of them, in order, whether one fails or not."""
+        call("several calls", abi.HYPERVISOR_multicall, self._calls, len(self._arguments))
+
+    def succeeded(self, index: int) -> bool:
+        """Whether that one's last result was 0."""
+        return abi.multicall_entry.get(self._calls, "result", index * abi.multicall_entry.size) == 0
 
 
 def memory_op(what: str, operation: int, argument: bytearray) -> int:
