@@ -85,8 +85,8 @@ class Ends:
         self._batch = hypercall.Batch(number, operation, self._requests)
 
     def look(self) -> "list[tuple[int, int]]":
-        """What each one is (EVTCHNSTAT_*; -1 if it is closed or Xen does not say) and whose its other end is: a
-        domid, or the number of a virtual interrupt."""
+        """What each one is (EVTCHNSTAT_*; -1 if it is closed or Xen does not say) and whose its other end is:
+        a domid, or the number of a virtual interrupt."""
         self._batch.make()
         get, found = abi.evtchn_status.get, []
         for i in range(len(self._requests)):

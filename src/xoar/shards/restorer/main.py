@@ -10,6 +10,7 @@ from xoar.microreboot.machine import Machine
 from xoar.microreboot.restorer import Restorer, Target
 from xoar.microreboot.teller import Teller
 from xoar.xen import boot, events, ring
+from xoar.xen.guard import Guard
 
 
 def targets() -> "list[Target]":
@@ -38,11 +39,12 @@ def main() -> None:
     teller = Teller(ring.xenstore_rings(link.page)[0], lambda: events.notify(link.port), events.now)
     shards = targets()
     restorer = Restorer(Machine(), shards, kicks(), boot.LIFE_FRAME, teller.tell)
+    guard = Guard("restorer")
     boot.ready()
     print("restorer: ready, %d shards" % len(shards))
     for shard in shards:
         events.notify(shard.port)  # it may have asked before anybody listened
     while True:
         known = [deadline for deadline in (restorer.deadline(), teller.deadline()) if deadline is not None]
-        restorer.turn(events.wait(min(known) if known else None))
-        teller.flush()
+        guard.call(restorer.turn, events.wait(min(known) if known else None))
+        guard.call(teller.flush)
