@@ -25,6 +25,10 @@ Target = namedtuple("Target", ("name", "domid", "frames", "port", "seconds", "un
 """A shard that is rolled back: how many frames of memory it has, the event channel with it, after how many
 seconds it is rolled back in any case (0: never), and the frames in which others write by grants."""
 
+Kick = namedtuple("Kick", ("who", "target", "listens"))
+"""Somebody who may ask for a shard's rollback; `listens`: and who is to hear of each, as it speaks with the
+shard."""
+
 Rollback = namedtuple("Rollback", ("target", "life", "cause", "reason", "pages", "times"))
 """What is told of one: `life` is the number of the life that begins; `cause` is who asked, "timer", or
 "start" for the snapshot itself; `reason` is SHUTDOWN_* if the shard had ended, else None; `pages` were
@@ -44,14 +48,14 @@ class _Shard:
 
 
 class Restorer:
-    """`kicks`: for each port on which somebody may ask, (its name, the target's name). `tell` is called after
+    """`kicks` are by the port on which somebody may ask. `tell` is called after
     each rollback, `report` with lines for Xen's console. `life_frame`: see Snapshot."""
 
     def __init__(
         self,
         machine: "Machine",
         targets: "list[Target]",
-        kicks: "dict[int, tuple[str, str]]",
+        kicks: "dict[int, Kick]",
         life_frame: int,
         tell: "Callable[[Rollback], None]",
         report: "Callable[[str], None]" = print,
@@ -70,12 +74,12 @@ class Restorer:
             if port in self._own:
                 self._begin(self._shards[self._own[port]])
             elif port in self._kicks:
-                who, name = self._kicks[port]
-                self._roll_back(self._shards[name], who)
+                kick = self._kicks[port]
+                self._roll_back(self._shards[kick.target], kick.who, port)
         now = self._machine.now()
         for shard in self._shards.values():
             if shard.deadline is not None and shard.deadline <= now:
-                self._roll_back(shard, TIMER)
+                self._roll_back(shard, TIMER, None)
 
     def deadline(self) -> "int | None":
         """When `turn` is to be called in any case (ns)."""
@@ -95,10 +99,10 @@ class Restorer:
                 self._give_up(shard, "no snapshot of %s: %s" % (target.name, error))
                 return
             pages, times = shard.snapshot.pages, [start, self._machine.now()]
-            self._begin_life(shard)
             self._tell(Rollback(target.name, 1, START, None, pages, times))
+            self._begin_life(shard, None)
 
-    def _roll_back(self, shard: _Shard, cause: str) -> None:
+    def _roll_back(self, shard: _Shard, cause: str, asker: "int | None") -> None:
         """Does nothing if the shard is not there to be rolled back: before its snapshot, or after a
         failure."""
         snapshot, target = shard.snapshot, shard.target
@@ -109,15 +113,15 @@ class Restorer:
         except OSError as error:
             self._give_up(shard, "%s can't be rolled back any more: %s" % (target.name, error))
             return
-        self._begin_life(shard)
         self._tell(Rollback(target.name, snapshot.lives, cause, reason, pages, times))
+        self._begin_life(shard, asker)
 
-    def _begin_life(self, shard: _Shard) -> None:
-        """Wakes the shard, and whoever may ask for its rollback: they want to know of each."""
+    def _begin_life(self, shard: _Shard, asker: "int | None") -> None:
+        """Wakes the shard, whoever asked for its rollback, and who speaks with it."""
         if shard.target.seconds:
             shard.deadline = self._machine.now() + shard.target.seconds * _NS
-        for port, (_, name) in self._kicks.items():
-            if name == shard.target.name:
+        for port, kick in self._kicks.items():
+            if port == asker or (kick.listens and kick.target == shard.target.name):
                 self._machine.notify(port)
         # whatever it slept on in its former life, this wakes it
         self._machine.notify(shard.target.port)

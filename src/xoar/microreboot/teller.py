@@ -46,15 +46,24 @@ class Teller:
         self.broken = False
 
     def tell(self, rollback: "Rollback") -> None:
-        """Queues a record."""
+        """Puts a record into the ring, or where it waits for room there."""
         if self.broken:
             return
         if len(self._waiting) == MOST:
             self._waiting.pop(0)
         self._waiting.append(record(rollback))
+        self._move()
 
     def flush(self) -> None:
         """Moves what there is room for into the ring, and wakes the reader, but not too often."""
+        self._move()
+        now = self._now()
+        if (self._unsaid or self._waiting) and now >= self._next:
+            self._unsaid = False
+            self._next = now + _PACE
+            self._notify()
+
+    def _move(self) -> None:
         try:
             while self._waiting and len(self._waiting[0]) <= self._ring.writable():
                 self._ring.write(self._waiting.pop(0))
@@ -62,11 +71,6 @@ class Teller:
         except RingError:
             self.broken = True
             self._waiting = []
-        now = self._now()
-        if (self._unsaid or self._waiting) and now >= self._next:
-            self._unsaid = False
-            self._next = now + _PACE
-            self._notify()
 
     def deadline(self) -> "int | None":
         """When `flush` is to be called in any case (ns)."""

@@ -90,9 +90,9 @@ def clients() -> "list[Client]":
 
 
 def kicks() -> "list[Kick]":
-    """The shards that this one may have rolled back: a signal on the port asks for it, and comes back after
-    each rollback, whoever asked, and after the snapshot. It is to ask after so many requests (0: as it
-    likes), and if one takes longer than that."""
+    """The shards that this one may have rolled back: a signal on the port asks for it, and comes back when it
+    was done. It is to ask after so many requests, and if one takes longer than that; then a signal comes
+    after each rollback, whoever asked, and after the snapshot. 0 requests: it asks as it likes."""
     result = []
     for value in settings("kick"):
         target, requests, patience_ms, port = value.split(":")

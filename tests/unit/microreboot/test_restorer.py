@@ -6,7 +6,7 @@ import pytest
 from tests.unit.microreboot.fake_machine import FakeDomain, FakeMachine
 
 from xoar.abi import xen as abi
-from xoar.microreboot.restorer import START, TIMER, Restorer, Rollback, Target
+from xoar.microreboot.restorer import START, TIMER, Kick, Restorer, Rollback, Target
 
 LIFE = 3
 LOGIC, STORE, TOOLS, CLOCK = 11, 12, 13, 21  # ports
@@ -22,7 +22,7 @@ class Host:
         self.restorer = Restorer(
             self.machine,
             [Target("logic", 7, 8, LOGIC, 0, [2]), Target("clock", 8, 4, CLOCK, 60, [])],
-            {STORE: ("xenstore", "logic"), TOOLS: ("toolstack", "logic")},
+            {STORE: Kick("xenstore", "logic", True), TOOLS: Kick("toolstack", "logic", False)},
             LIFE,
             self.told.append,
             self.said.append,
@@ -40,7 +40,7 @@ def host() -> Host:
 def test_a_shard_asks_for_its_snapshot_and_is_woken(host: Host) -> None:
     host.restorer.turn([LOGIC])
     assert host.life(7) == 1 and host.life(8) == 0
-    assert sorted(host.machine.notified) == [LOGIC, STORE, TOOLS]
+    assert sorted(host.machine.notified) == [LOGIC, STORE]
     assert [(told.target, told.cause, told.life) for told in host.told] == [("logic", START, 1)]
 
 
@@ -53,13 +53,16 @@ def test_a_second_snapshot_is_never_taken(host: Host) -> None:
     assert [told.cause for told in host.told] == [START, "xenstore"]
 
 
-def test_all_who_may_ask_and_the_shard_hear_of_a_rollback(host: Host) -> None:
+def test_who_asked_who_speaks_with_the_shard_and_the_shard_hear_of_a_rollback(host: Host) -> None:
     host.restorer.turn([LOGIC])
     host.machine.notified.clear()
     host.restorer.turn([TOOLS])
     assert sorted(host.machine.notified) == [LOGIC, STORE, TOOLS]
     assert host.life(7) == 2
     assert host.told[-1].cause == "toolstack" and host.told[-1].reason is None
+    host.machine.notified.clear()
+    host.restorer.turn([STORE])
+    assert sorted(host.machine.notified) == [LOGIC, STORE]
 
 
 def test_before_the_snapshot_there_is_nothing_to_roll_back(host: Host) -> None:

@@ -106,7 +106,9 @@ def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> None:
             if what is target:
                 port = events.allocate(who.domid, restorer.domid)
                 words[who.name].append("kick=%s:%d:%d:%d" % (target.name, requests, patience_ms, port))
-                words[restorer.name].append("kick=%s:%d:%d:%s" % (who.name, who.domid, port, target.name))
+                words[restorer.name].append(
+                    "kick=%s:%d:%d:%s:%d" % (who.name, who.domid, port, target.name, requests)
+                )
 
 
 def _hand_over_hardware(shard: "Shard") -> "list[str]":

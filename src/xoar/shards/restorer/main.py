@@ -2,12 +2,12 @@
 far Toolstack has read the records that it writes.
 
 Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<frame>,<frame>...` is a shard that is
-rolled back, `kick=<who>:<domid>:<its port>:<target>` somebody who may ask for it. xoar.microreboot has the
-meaning.
+rolled back, `kick=<who>:<domid>:<its port>:<target>:<requests>` somebody who may ask for it. xoar.microreboot
+has the meaning.
 """
 
 from xoar.microreboot.machine import Machine
-from xoar.microreboot.restorer import Restorer, Target
+from xoar.microreboot.restorer import Kick, Restorer, Target
 from xoar.microreboot.teller import Teller
 from xoar.xen import boot, events, ring
 from xoar.xen.guard import Guard
@@ -24,12 +24,12 @@ def targets() -> "list[Target]":
     return found
 
 
-def kicks() -> "dict[int, tuple[str, str]]":
+def kicks() -> "dict[int, Kick]":
     """Who may ask for which shard, by port."""
     found = {}
     for value in boot.settings("kick"):
-        who, domid, port, target = value.split(":")
-        found[events.bind(int(domid), int(port))] = (who, target)
+        who, domid, port, target, requests = value.split(":")
+        found[events.bind(int(domid), int(port))] = Kick(who, target, requests != "0")
     return found
 
 
