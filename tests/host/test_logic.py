@@ -33,6 +33,7 @@ def test_a_logic_taken_over_does_nothing_for_who_did_not_ask(state: None, logs: 
         own = host.run("asker", "xenstore-list data")
         assert re.search(r"^0\s*$", own, re.MULTILINE) and not re.search(r"^1\s*$", own, re.MULTILINE), own
 
+        check_memory(host)
         check_late(host)
         check_noise(host)
         assert not re.findall(r"Traceback|a bug|crashed", host.log_since(0))
@@ -54,6 +55,19 @@ EXPECTED = {
 
 def records(listed: str) -> list[str]:
     return [line for line in listed.splitlines() if " = " in line]
+
+
+def check_memory(host: HostUnderTest) -> None:
+    """Logic keeps nothing of what it has done."""
+    start = host.log_position()
+    busy = "for i in $(seq 20); do xenstore-write data/$i $i; xenstore-ls data >/dev/null; done"
+    ask = "xenstore-read attack/memory"
+    host.run("asker", ask, busy.replace("20", "5"), ask, busy, ask, timeout=280)
+    found = re.findall(r"logic holds (\d+) bytes, (\d+) are free", host.log_since(start))
+    print(f"in Logic's heap: {found}")
+    held = [int(bytes_held) for bytes_held, _ in found]
+    assert len(held) == 3 and held[2] - held[1] < 16384
+    assert held[2] < int(found[2][1]), "more than half of the heap is in use"
 
 
 def check_late(host: HostUnderTest) -> None:

@@ -4,10 +4,14 @@ Usage: micropython run.py FILE_WITHOUT_SUFFIX (MICROPYPATH holds src and tests/n
 Files here import nothing of pytest, so that they run as they are under CPython's pytest, too.
 """
 
+import gc
 import sys
+
+_GC_THRESHOLD = 512 * 1024  # nano/main.c: a heap that is full before it is collected gets scattered
 
 
 def main(name):
+    gc.threshold(_GC_THRESHOLD)
     module = __import__(name)
     # one list of tests in a fixed order, as dir() has none to rely on
     names = sorted(test for test in dir(module) if test.startswith("test_"))

@@ -3,6 +3,8 @@
 Each attack prints "forged <what> <State's answer>", then answers the request with a lie.
 """
 
+import gc
+
 from forging import NOT_ITS, break_ring, rubbish
 
 from xoar.messages.channel import Channel
@@ -11,7 +13,7 @@ from xoar.xen.ring import xenstore_rings
 from xoar.xenstore import logic
 from xoar.xenstore.statelink import StateLink
 
-_ENDLESS = 300
+_ENDLESS = 100
 _TOO_LONG = 6_000_000_000
 
 serve_honestly = logic.answer
@@ -81,6 +83,12 @@ def late(link, asked):
         events.wait(due)
 
 
+def memory(link, asked):
+    """What Logic has in its heap once garbage is gone."""
+    gc.collect()
+    print(f"logic holds {gc.mem_alloc()} bytes, {gc.mem_free()} are free")
+
+
 def noise(link, asked):
     """Bytes that are no frames, and a ring that can't be: State has it rolled back."""
     page = boot.uses("xenstore")
@@ -97,6 +105,7 @@ ATTACKS = {
     "endless": endless,
     "twice": twice,
     "late": late,
+    "memory": memory,
     "noise": noise,
 }
 

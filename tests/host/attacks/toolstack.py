@@ -7,7 +7,7 @@ from xoar.xen import boot
 
 def main():
     boot.ready()
-    run([1, 2, 3], print)
+    run([1, 2, 3, 4], print)
     print("attempts done")
     while True:
         boot.events.wait(None)

@@ -233,10 +233,10 @@ def test_xenstore_and_console_map_nothing_but_grants(name):
     )
 
 
-def test_only_bootstrapper_and_builder_have_rights_of_control():
+def test_only_bootstrapper_builder_and_restorer_have_rights_of_control():
     holders = {
         rule.source
         for rule in ALLOWED
         if rule.security_class in ("domain", "domain2", "shadow") and rule.source != rule.target
     }
-    assert holders == {"xenboot_t", "bootstrapper_t", "builder_t"}
+    assert holders == {"xenboot_t", "bootstrapper_t", "builder_t", "restorer_t"}
