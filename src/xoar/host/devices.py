@@ -21,7 +21,7 @@ NETBACK = "netback"
 BLKBACK = "blkback"
 MODELS = {NETBACK: ("e1000e", "virtio-net"), BLKBACK: ("nvme", "ahci")}
 """The emulated devices that a kind of driver domain can have; the first one is the default."""
-MAX_DRIVERS = 25  # their domids are 7 to 31
+MAX_DRIVERS = 24  # their domids are 8 to 31
 MAX_DEVICES = 8
 """Disks, and network interfaces, of one guest, as in the message guest_create."""
 

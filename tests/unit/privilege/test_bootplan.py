@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xoar.builder import plan as bootstrapper
+from xoar.host import devices
 from xoar.host.bundle import plan_text
 from xoar.privilege import bootplan, shardset
 from xoar.privilege.errors import PlanError
@@ -132,6 +133,7 @@ def test_pciback_has_the_domid_after_the_shards_and_driver_domains_have_those_up
     assert [driver.domid for driver in plan.drivers] == list(range(8, 32))
     with pytest.raises(PlanError):
         bootplan.plan(shardset.load_all(), [Driver(f"d{n}") for n in range(25)])
+    assert len(plan.drivers) == devices.MAX_DRIVERS
 
 
 @dataclass(frozen=True)
