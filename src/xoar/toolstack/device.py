@@ -148,9 +148,8 @@ def write(batch: "Batch", owner: int, device: Device) -> None:
     batch.add(wire.RM, device.frontend)
     batch.make(device.frontend, owner, guest, driver)
     batch.write(device.frontend, (("backend", device.backend), ("backend-id", "%d" % driver)) + front)
-    batch.write(
-        device.backend, (("frontend", device.frontend), ("frontend-id", "%d" % guest), ("online", "1")) + back
-    )
+    # the nodes that name the front end are there, and nobody's to change
+    batch.write(device.backend, (("online", "1"),) + back)
     for path in (device.frontend, device.backend):
         batch.add(wire.WRITE, path + "/state", "%d" % INITIALISING)
 

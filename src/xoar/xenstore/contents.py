@@ -60,10 +60,10 @@ class Contents(View):
         self.domains.add(domid)
         self._population_changed()
 
-    def start(self, path: bytes, permissions: "Permissions") -> "list[Change]":
-        """Makes a node anew, whatever was there: with these permissions, without a value or children."""
-        changes = self.end(path) + self._create(STORE, path, b"")
-        self._install(STORE, {path: Node(b"", permissions, b"", 0)})
+    def start(self, path: bytes, permissions: "Permissions", value: bytes = b"") -> "list[Change]":
+        """Makes a node anew, whatever was there: with these permissions, without children."""
+        changes = self.end(path) + self._create(STORE, path, value)
+        self._install(STORE, {path: Node(value, permissions, b"", 0)})
         return changes
 
     def end(self, path: bytes) -> "list[Change]":

@@ -136,10 +136,13 @@ class Gate:
         self._fire_special(_RELEASE, domid)
 
     def make_back_end(self, domid: int, backend: int, kind: bytes, number: int) -> None:
-        """Makes the node of a back end of a domain's device, empty, whatever was there.
+        """Makes the node of a back end of a domain's device, whatever was there.
 
         It belongs to the domain's parent; the back end writes to it and the domain reads it, as all that is
-        made below it. Raises Refused(ENOENT) if one of the three is not there, or `backend` is not prepared.
+        made below it. But what a kernel believes without asking anybody is not the parent's to write: whose
+        grants it maps (`frontend-id`, `frontend`), and which of its disks it opens (`physical-device`).
+
+        Raises Refused(ENOENT) if one of the three is not there, or `backend` is not prepared.
         """
         parent = self.domains.parent(domid)
         known = parent in self.connections and domid in self.connections and backend in self.connections
@@ -148,7 +151,17 @@ class Gate:
         both = READ_ACCESS | WRITE_ACCESS
         # the last entry counts where the back end owns what it has made
         permissions = ((parent, 0), (backend, both), (domid, READ_ACCESS), (parent, both))
-        self.fire(self.contents.start(paths.back_end(backend, kind, domid, number), permissions))
+        path = paths.back_end(backend, kind, domid, number)
+        self.fire(self.contents.start(path, permissions))
+        readers = ((backend, READ_ACCESS), (domid, READ_ACCESS), (parent, READ_ACCESS))
+        front_end = paths.front_end(domid, kind, number)
+        for name, value in ((b"frontend", front_end), (b"frontend-id", b"%d" % domid)):
+            self.fire(self.contents.start(paths.child(path, name), ((STORE, 0),) + readers, value))
+        if kind == b"vbd":
+            # empty it is as good as missing: Linux waits (XENBUS_EXIST_ERR)
+            self.fire(
+                self.contents.start(paths.child(path, b"physical-device"), ((backend, 0),) + readers[1:])
+            )
 
     def remove_back_end(self, domid: int, backend: int, kind: bytes, number: int) -> None:
         """Removes that node and all below it, and what holds nothing else then."""

@@ -34,6 +34,11 @@ def back_end(domid: int, kind: bytes, frontend: int, number: int) -> bytes:
     return b"%s/%s/%d/%d" % (backends(domid), kind, frontend, number)
 
 
+def front_end(domid: int, kind: bytes, number: int) -> bytes:
+    """A domain's device, as xenbus has it."""
+    return b"%s/device/%s/%d" % (home(domid), kind, number)
+
+
 def absolute(untrusted_path: bytes, base: bytes) -> bytes:
     """The path itself if it starts with / or @, otherwise the path below `base`. Not checked further."""
     first = untrusted_path[:1]

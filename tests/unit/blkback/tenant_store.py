@@ -77,8 +77,11 @@ class Store:
 
     def make_back_end(self, kind: str, toolstack: int, guest: int, number: int) -> str:
         """What XenStore makes when Builder allows a device; its path."""
-        path = f"{HOME}/backend/{kind}/{guest}/{number}"
-        self.make(self.domain(0), path, toolstack, f"b{DRIVER}", f"r{guest}")
+        path, root = f"{HOME}/backend/{kind}/{guest}/{number}", self.domain(0)
+        self.make(root, path, toolstack, f"b{DRIVER}", f"r{guest}")
+        if kind == "vbd":
+            root.write(f"{path}/physical-device", "")
+            root.set_perms(f"{path}/physical-device", [f"n{DRIVER}", f"r{guest}", f"r{toolstack}"])
         return path
 
     def close(self) -> None:

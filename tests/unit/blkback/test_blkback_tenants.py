@@ -159,7 +159,7 @@ def test_volumes_of_others_are_not_there(bench: Bench) -> None:
     bench.ask(BETA, 1, f"create theirs {4 * MIB}")
     for number, volume in enumerate(("theirs", "secret", "beta+theirs", "debian", "acme+own"), 40):
         assert bench.attach(ACME, number, volume) == "error"
-        assert bench.node(number, "physical-device") is None
+        assert bench.node(number, "physical-device") == ""
     for number, volume in enumerate(("theirs", "own", "acme+own"), 50):
         assert bench.attach(HOST, number, volume) == "error"
     for number, line in enumerate(("delete theirs", "delete secret", "clone secret x", "clone theirs x"), 1):
@@ -358,11 +358,9 @@ def test_rubbish_is_answered_or_left_alone_and_the_others_are_served(bench: Benc
 
 def test_a_device_that_hides_or_is_no_device_hurts_nobody(bench: Bench) -> None:
     acme = bench.made.domain(ACME)
-    for guest, leaf in ((40, ""), (41, "/params"), (42, "/hotplug-status"), (43, "/physical-device")):
+    for guest, leaf in ((40, ""), (41, "/params"), (42, "/hotplug-status")):
         path = bench.made.make_back_end("vbd", ACME, guest, 51712)
-        for name in ("online", "state", "params", "mode", "hotplug-status", "physical-device")[
-            : None if leaf else 4
-        ]:
+        for name in ("online", "state", "params", "mode", "hotplug-status"):
             acme.write(f"{path}/{name}", "own" if name == "params" else "")
         acme.set_perms(f"{path}{leaf}", [f"n{ACME}"])
     acme.write(f"{bench.made.make_back_end('vbd', ACME, 44, 51712)}/params", b"\xff")
