@@ -226,7 +226,7 @@ def test_a_tenants_volumes_are_its_own_and_outlast_everything(machine: Machine) 
     assert machine.ask(f"import image_1 raw {DATA} {len(raw)} 4096 {machine.put(raw)}") == "ok"
     assert machine.ask("create acme-1_root 4096") == "ok"
     assert machine.ask("clone image_1 root", base) == machine.ask("create a_tmeta 5000", base) == "ok"
-    assert machine.ask("create more 4096", base).startswith("error 122 ")
+    assert machine.ask("create more 4097", base).startswith("error 122 ")
     assert machine.ask(f"export root {BACK} {EXCHANGE - BACK}", base).startswith("error 95 ")
     assert machine.volume("root", base)["size_kib"] == "4096"
     machine.store.mkdir(vbd)
