@@ -132,7 +132,7 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": (8 + 4) * 1024}
+    assert read.rooms == {"restorer": (8 + 3) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
