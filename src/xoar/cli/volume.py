@@ -113,8 +113,9 @@ def clone(
     from xoar.host.client import Client
 
     with Client.connect(options.host_name(host)) as client:
-        found = volumes.find(client, source, driver)
-        volumes.change(client, found.driver, "clone", name, source=source)
+        # a tenant can clone volumes that it does not see: images that the host's operator delegates
+        where = driver if client.tenant else volumes.find(client, source, driver).driver
+        volumes.change(client, volumes.only_driver(client, where), "clone", name, source=source)
     say(f"volume {name} is there")
 
 

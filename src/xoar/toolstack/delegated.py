@@ -54,7 +54,8 @@ class DelegatedDrivers(Agents):
         wanted = [self._driver(*names) for names in named if service.is_name(names[0])]
         for driver in self.all:
             if driver not in wanted:
-                self._lose(driver, FAILED, _WITHDRAWN)
+                # its guests' devices are still there: the driver domain says what becomes of them
+                driver.state, driver.note, driver.since_ms = FAILED, _WITHDRAWN, self._clock()
         for driver in wanted:
             if driver not in self.all and driver.state == FAILED:
                 driver.state, driver.note = WAITING, ""
@@ -83,11 +84,8 @@ class DelegatedDrivers(Agents):
         elif driver.state != WAITING:
             # it was ended, and takes what it said with it
             driver.restarts += 1
-            self._lose(driver, WAITING, "")
-
-    def _lose(self, driver: Driver, state: str, note: str) -> None:
-        driver.state, driver.note, driver.since_ms = state, note, self._clock()
-        self._tell_of_loss(driver)
+            driver.state, driver.note, driver.since_ms = WAITING, "", self._clock()
+            self._tell_of_loss(driver)
 
 
 class DelegatedNetworks(Networks):

@@ -92,10 +92,10 @@ class Delegations:
             if message.kind != "done":
                 request.refuse(message.fields.errno, message.fields.text)
                 return
-            self._drop(driver, tenant)
+            earlier = self._find(driver, tenant)
             made = Delegation(fields, driver, tenant)
-            self._all.append(made)
-            self._write(made)
+            self._all = [entry for entry in self._all if entry is not earlier] + [made]
+            self._write(made, earlier is None)
             self._tell(tenant, lambda: request.answer("done"))
 
         self._builder.ask("allow_delegation", allowed, driver=driver.name, toolstack=tenant.shard)
@@ -111,8 +111,10 @@ class Delegations:
             if message.kind != "done":
                 request.refuse(message.fields.errno, message.fields.text)
                 return
-            self._drop(driver, tenant)
-            self._tell(tenant, lambda: request.answer("done"))
+            # the tenant's Toolstack first: it is not to take this for an end of the driver domain
+            left = [entry for entry in self._all if entry is not self._find(driver, tenant)]
+            gone, self._all = [entry for entry in self._all if entry not in left], left
+            self._tell(tenant, lambda: self._remove(gone, lambda: request.answer("done")))
 
         self._builder.ask("withdraw_delegation", withdrawn, driver=driver.name, toolstack=tenant.shard)
 
@@ -128,29 +130,33 @@ class Delegations:
         """A driver domain's records are written, which runs after that."""
         for entry in self._all:
             if entry.driver is driver and entry.tenant.recorded:
-                self._add(batch, entry)
+                self._add(batch, entry, True)
 
     def _tell_anew(self, tenant: "Tenant") -> None:
         """A tenant's Toolstack has been built, and runs after that."""
         for entry in self._all:
             if entry.tenant is tenant:
-                self._write(entry)
+                self._write(entry, True)
         self._tell(tenant, lambda: None)
 
-    def _write(self, entry: Delegation) -> None:
+    def _write(self, entry: Delegation, anew: bool) -> None:
         if entry.driver.recorded and entry.tenant.recorded:
             batch = Batch(self._store)
-            self._add(batch, entry)
+            self._add(batch, entry, anew)
             self._run(batch, lambda: None)
 
-    def _add(self, batch: Batch, entry: Delegation) -> None:
-        """What the driver domain reads; it takes it for whole once there is a name."""
+    def _add(self, batch: Batch, entry: Delegation, anew: bool) -> None:
+        """What the driver domain reads; it takes it for whole once there is a name. If not `anew`, what the
+        two said to each other stays."""
         path, driver, tenant = entry.path, entry.driver.domid, entry.tenant.domid
         fields = entry.fields
-        batch.add(wire.RM, path)
-        batch.read_by(path, self._owner, driver, tenant)
-        batch.make(path + "/service", self._owner, driver, tenant)
-        batch.make(path + "/requests", self._owner, tenant, driver)
+        if anew:
+            batch.add(wire.RM, path)
+            batch.read_by(path, self._owner, driver, tenant)
+            batch.make(path + "/service", self._owner, driver, tenant)
+            batch.make(path + "/requests", self._owner, tenant, driver)
+        for name in ("networks", "images"):
+            batch.add(wire.RM, "%s/%s" % (path, name))
         if entry.driver.kind == NETBACK:
             batch.write(path + "/networks", tuple([(name, "") for name in _names(fields.networks)]))
         else:
@@ -176,13 +182,12 @@ class Delegations:
                 batch.add(wire.WRITE, "%s/%s" % (home, name), text)
         self._run(batch, told)
 
-    def _drop(self, driver: "Driver", tenant: "Tenant") -> None:
-        for entry in [entry for entry in self._all if entry.driver is driver and entry.tenant is tenant]:
-            self._all.remove(entry)
-            batch = Batch(self._store)
-            if driver.recorded:
+    def _remove(self, entries: "list[Delegation]", removed: "Callable[[], None]") -> None:
+        batch = Batch(self._store)
+        for entry in entries:
+            if entry.driver.recorded:
                 batch.add(wire.RM, entry.path)
-            self._run(batch, lambda: None)
+        self._run(batch, removed)
 
     def _run(self, batch: Batch, done: "Callable[[], None]") -> None:
         def finished(refused: str) -> None:
@@ -194,6 +199,12 @@ class Delegations:
         self._store.run(batch, finished)
 
     # judging
+
+    def _find(self, driver: "Driver", tenant: "Tenant") -> "Delegation | None":
+        for entry in self._all:
+            if entry.driver is driver and entry.tenant is tenant:
+                return entry
+        return None
 
     def _refuse_unknown(self, fields: "Any", request: "Request") -> None:
         what = "driver domain %s" % fields.driver

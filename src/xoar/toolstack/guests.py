@@ -226,6 +226,10 @@ class Guests:
         guest.reason = reason
         note = _ENDED_BY_ITSELF[reason]
         self._report("guest %s (domain %d): %s" % (guest.name, guest.domid, note))
+        if reason == "vanished":
+            # Builder has had its devices' nodes removed; what was written there now would stay
+            for device in guest.plugged:
+                self._devices.leave(device)
         if reason in ("poweroff", "vanished") or wanted == "stopping":
             self._teardown(guest, False, note)
         elif wanted == "rebooting" and reason in ("reboot", "soft_reset"):

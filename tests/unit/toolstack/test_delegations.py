@@ -249,3 +249,36 @@ def test_words_that_make_no_sense_are_no_driver_domains(rubbish: str) -> None:
     host.told(rubbish, rubbish)
     assert host.drivers() == {}
     assert host.operator.ask("network_list", start=0).fields.networks == []
+
+
+def test_a_device_of_what_is_withdrawn_and_delegated_again_is_as_its_driver_domain_says() -> None:
+    host = Delegated()
+    host.told(BOTH)
+    host.agent(NET, "state", "ready")
+    host.say(1, host.operator.sealed("guest_create", **host.create_fields(nics=[nic()])))
+    guest = host.guests.find("web")
+    assert guest is not None
+    back = f"/local/domain/{NET}/backend/vif/{guest.domid}/0"
+
+    def state(*nodes: tuple[str, str]) -> str:
+        for name, value in nodes:
+            host.manager.write(f"{back}/{name}", value)
+        host.run()
+        return str(guest.devices[0].state)
+
+    assert state(("hotplug-status", "connected"), ("state", "4")) == "connected"
+    host.told("", "")
+    host.manager.rm(host.place[NET])
+    assert state(("hotplug-error", "not delegated"), ("hotplug-status", "error")) == "failed"
+    host.told(BOTH)
+    host.agent(NET, "state", "ready")
+    assert state(("hotplug-status", "connected")) == "connected"
+
+
+def test_said_again_what_the_two_said_to_each_other_stays(host: DelegatingHost) -> None:
+    host.delegate()
+    host.client(NET).write(HOME + "/service/state", "ready")
+    host.client(ACME).write(HOME + "/requests/1", "create a 4096")
+    assert host.delegate().kind == "done"
+    assert host.read(HOME + "/service/state", ACME) == "ready"
+    assert host.read(HOME + "/requests/1", NET) == "create a 4096"
