@@ -22,6 +22,7 @@ WORDS = {"driver": ["net0:netback:6:24", "disk0:blkback:7:32"], "pciback": ["5"]
 class Host:
     def __init__(self, words=None):
         words = words or {}
+        self.links = []
         self.now = 1000
         self.store = Server(Domains(set()), quotas())
         page = shared_page()
@@ -73,7 +74,11 @@ class Host:
                         kind = device.device_kind.encode()
                         backend = SHARDS[device.driver]
                         self.store.make_back_end(device.domid, backend, kind, device.number)
+                        self.links.append((device.domid, backend, kind, device.number))
                     elif message.kind == "destroy":
+                        for link in self.links:
+                            if link[0] == message.fields.domid:
+                                self.store.remove_back_end(*link)
                         self.store.release(message.fields.domid)
                     self.fake.send("done", message.id)
             self.ring.serve()
@@ -144,10 +149,7 @@ def test_a_guest_with_devices_starts_once_driver_domains_serve_and_lets_go_of_th
     assert host.run().fields.domid == 32
     guest = host.ask("guest_show", name="web").fields
     assert (guest.disks[0].state, guest.nics[0].state) == ("connected", "connected")
-    assert host.ask("guest_destroy", name="web") is None
-    for agent, path in backends:
-        agent.write(path + "/state", "6")
-    assert host.run().kind == "done"
+    assert host.ask("guest_destroy", name="web").kind == "done"
     assert not blk.exists("/local/domain/7/backend/vbd/32")
 
 
