@@ -18,7 +18,7 @@ from xoar.builder.library import KERNEL
 from xoar.host import devices, guests
 from xoar.host.devices import Disk, Network, Nic
 from xoar.host.provision import disk_record, nic_record
-from xoar.messages.schema import NO_IMAGE
+from xoar.messages.records import NO_IMAGE
 from xoar.privilege import shardset
 
 BOOT = ("bootstrapper", "xenstore", "console", "builder", "logic", "toolstack", "guest")

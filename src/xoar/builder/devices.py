@@ -9,7 +9,7 @@ stays its own until it is given anew or withdrawn, so that a false claim can't h
 
 from xoar.builder.errors import EINVAL, ENOENT, BuildError
 from xoar.messages.errors import EBUSY
-from xoar.messages.schema import NO_DEVICE, function_name
+from xoar.messages.records import NO_DEVICE, function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

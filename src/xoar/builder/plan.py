@@ -2,7 +2,7 @@
 
 shard <name> <domid> <memory in KiB> <vCPUs> <label> <image name>
 late <the same>                       a shard that Builder builds on request
-driver <name> <shard> <domid> <memory in KiB> <vCPUs> <label> <image name> <its device: a schema.BDF>
+driver <name> <shard> <domid> <memory in KiB> <vCPUs> <label> <image name> <its device: a records.BDF>
 link <client> <server> <name that the server knows it by> <grant reference>
 word <shard> <key=value>              goes onto the shard's command line
 ports <shard> <first> <count>         I/O ports that it owns

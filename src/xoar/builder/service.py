@@ -13,7 +13,7 @@ from xoar.builder.permits import Permits
 from xoar.builder.plan import Quota
 from xoar.builder.plugging import Plugging
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
-from xoar.messages.schema import function_name
+from xoar.messages.records import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from xoar.messages.schema import NO_DEVICE, function_name
+from xoar.messages.records import NO_DEVICE, function_name
 
 if TYPE_CHECKING:
     from xoar.host.devices import Disk, Nic

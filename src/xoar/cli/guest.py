@@ -77,7 +77,7 @@ def create(
     from xoar.host import config as configuration
     from xoar.host import guests, values
     from xoar.host.client import Client
-    from xoar.messages.schema import ON_CRASH, ON_REBOOT
+    from xoar.messages.records import ON_CRASH, ON_REBOOT
 
     known = options.load_config(config)
     guest = known.guests.get(name) or _new(known, name, image or configuration.BUILTIN[0])

@@ -10,7 +10,7 @@ from xoar.host.client import RequestRefused
 from xoar.host.config import nearest
 from xoar.host.errors import HostError, NotFound
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import NAME
+from xoar.messages.records import NAME
 
 if TYPE_CHECKING:
     from xoar.host.client import Client

@@ -41,7 +41,7 @@ def create(
     from xoar.host.client import Client
     from xoar.host.devices import NETBACK, Network, network_fault, network_record, parse_forward
     from xoar.host.tables import nearest
-    from xoar.messages.schema import NETWORK_MODE
+    from xoar.messages.records import NETWORK_MODE
 
     if mode not in NETWORK_MODE.words:
         text = f'"{mode}" is not one of {", ".join(NETWORK_MODE.words)}.{nearest(mode, NETWORK_MODE.words)}'

@@ -367,7 +367,7 @@ class Client:
         return self.open("log", argument, f"the log of domain {domid}")
 
     def attach(self, guest: str, what: str) -> Stream:
-        """A guest's console, through its Toolstack: schema.CONSOLE says `what` of it. Raises HostError."""
+        """A guest's console, through its Toolstack: records.CONSOLE says `what` of it. Raises HostError."""
         requests = self._toolstack()
         requests.send("guest_console", 1, QUERY_SECONDS, {"name": guest, "what": what})
         reply = requests.next(QUERY_SECONDS)

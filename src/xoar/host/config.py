@@ -22,7 +22,7 @@ from xoar.host.tables import format_size as format_size
 from xoar.host.tables import nearest as nearest
 from xoar.host.tenancy import Tenant, read_tenant
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import COMMAND_LINE, GROUP, ON_CRASH, ON_REBOOT
+from xoar.messages.records import COMMAND_LINE, GROUP, ON_CRASH, ON_REBOOT
 from xoar.privilege.bootplan import MAX_TENANTS
 from xoar.privilege.toml_lines import TomlLines
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from xoar.host import values
 from xoar.host.tables import Table, nearest, parse_size
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import DISK_MODE, FORWARD, NAME, NETWORK, NETWORK_MODE
+from xoar.messages.records import DISK_MODE, FORWARD, NAME, NETWORK, NETWORK_MODE
 from xoar.privilege.bootplan import UNASSIGNED
 
 NETBACK = "netback"

@@ -17,7 +17,7 @@ from xoar.host.progress import Reporter
 from xoar.host.provision import Plugged, Provision, addressed, root_and_others, seed_name
 from xoar.host.state import LAUNCH, Host
 from xoar.host.values import format_mac
-from xoar.messages.schema import NO_IMAGE
+from xoar.messages.records import NO_IMAGE
 
 GRUB = "grub"
 """The image that boots a guest from its own disk."""

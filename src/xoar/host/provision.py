@@ -16,7 +16,7 @@ from xoar.host.errors import NotFound
 from xoar.host.progress import Reporter
 from xoar.host.tables import nearest
 from xoar.host.tenancy import Delegated
-from xoar.messages.schema import DELEGATION, DISK, NAMED, NIC
+from xoar.messages.records import DELEGATION, DISK, NAMED, NIC
 
 _START_SECONDS = 300.0  # PCIBack's claim and a driver domain's start may take 120 s each
 _LOOK = 0.5  # seconds between two looks at driver domains that start

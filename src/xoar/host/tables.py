@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from xoar.host.errors import HostError
 from xoar.messages.errors import MessageError
-from xoar.messages.schema import COMMAND_LINE, NAME
+from xoar.messages.records import COMMAND_LINE, NAME
 from xoar.privilege.toml_lines import TomlLines
 
 _Value = TypeVar("_Value")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from xoar.host import devices, values
 from xoar.host.devices import Driver, Network
 from xoar.host.tables import Table, nearest
-from xoar.messages.schema import DELEGATION
+from xoar.messages.records import DELEGATION
 
 MAX_DELEGATED = dict(DELEGATION.fields)["networks"].maximum
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?")

@@ -18,7 +18,7 @@ from xoar.host.exchange import Exchange
 from xoar.host.images import DiskFile
 from xoar.host.progress import Reporter
 from xoar.host.tables import nearest
-from xoar.messages.schema import NO_IMAGE
+from xoar.messages.records import NO_IMAGE
 
 OK = "ok"
 _LOOK = 0.5  # seconds between two looks at the progress of a long change

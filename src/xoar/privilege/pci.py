@@ -1,6 +1,6 @@
 """Addresses of PCI functions: what operators write, and the numbers that messages and the boot plan have.
 
-A number is segment << 16 | bus << 8 | device << 3 | function, as in xoar.messages.schema.BDF.
+A number is segment << 16 | bus << 8 | device << 3 | function, as in xoar.messages.records.BDF.
 """
 
 import re

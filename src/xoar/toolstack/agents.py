@@ -4,7 +4,7 @@ Others take part by entering functions here: `lost` is told that a driver domain
 it said, `listeners` get what it says, by the first word below `Driver.said`.
 """
 
-from xoar.messages.schema import DRIVER
+from xoar.messages.records import DRIVER
 from xoar.toolstack import records, service
 
 TYPE_CHECKING = False

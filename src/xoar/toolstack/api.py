@@ -78,7 +78,7 @@ class Request:
         self._stream.send(frame)
 
     def become(self, domid: int, what: str) -> None:
-        """Answers `done`; after that the stream is a guest's console (schema.CONSOLE)."""
+        """Answers `done`; after that the stream is a guest's console (records.CONSOLE)."""
         self.answer("done")
         self._stream.successor = (domid, what)
 

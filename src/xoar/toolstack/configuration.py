@@ -1,7 +1,7 @@
 """What a guest may be configured to be: what neither the schema's bounds nor Builder's checks say already."""
 
 from xoar.messages.errors import EINVAL
-from xoar.messages.schema import NO_IMAGE
+from xoar.messages.records import NO_IMAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

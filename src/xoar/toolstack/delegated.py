@@ -5,7 +5,7 @@ worth is decided elsewhere: Builder plugs nothing that is not delegated, and dri
 guests within what the host's Toolstack told them.
 """
 
-from xoar.messages.schema import NETWORK, NETWORK_MODE
+from xoar.messages.records import NETWORK, NETWORK_MODE
 from xoar.toolstack import ipv4, service
 from xoar.toolstack.agents import Agents
 from xoar.toolstack.driver import BLKBACK, FAILED, NETBACK, READY, WAITING, Driver

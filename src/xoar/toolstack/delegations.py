@@ -6,7 +6,7 @@ Toolstack in its own (docs/devices.md); both are written anew when one of the tw
 """
 
 from xoar.messages.errors import EINVAL, ENOENT
-from xoar.messages.schema import DELEGATION
+from xoar.messages.records import DELEGATION
 from xoar.toolstack import records
 from xoar.toolstack.delegated import DELEGATED, NETWORKS, driver_word, network_word
 from xoar.toolstack.driver import BLKBACK, NETBACK, tenant_path

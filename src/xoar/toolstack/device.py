@@ -101,7 +101,7 @@ class Device:
 
     @property
     def state(self) -> str:
-        """As operators see it (schema.PLUG_STATE)."""
+        """As operators see it (records.PLUG_STATE)."""
         if self.failure:
             return "failed"
         if self.closing or self.backend_state in (CLOSING, CLOSED):

@@ -1,6 +1,6 @@
 """One driver domain: what it is, and where in its life it is. Only `drivers.Drivers` changes that."""
 
-from xoar.messages.schema import NO_DEVICE
+from xoar.messages.records import NO_DEVICE
 from xoar.toolstack.records import domain_path
 
 TYPE_CHECKING = False

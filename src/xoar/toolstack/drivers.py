@@ -11,7 +11,7 @@ that writes a driver domain's records before it runs.
 """
 
 from xoar.messages.errors import EBUSY, EIO, ENOENT, ETIMEDOUT
-from xoar.messages.schema import NO_DEVICE, function_name
+from xoar.messages.records import NO_DEVICE, function_name
 from xoar.toolstack import records
 from xoar.toolstack.agents import Agents
 from xoar.toolstack.driver import BUILDING, FAILED, READY, STARTING, UNASSIGNED, WAITING

@@ -1,6 +1,6 @@
 """One guest: what it was asked to be, where in its life it is, and who waits for what.
 
-`state` is what operators see (schema.GUEST_STATE). `phase` is the step that is on its way and whose end an
+`state` is what operators see (records.GUEST_STATE). `phase` is the step that is on its way and whose end an
 event will tell; only Guests, Starts and Ends change either:
 
     phase      waits for                          then

@@ -5,7 +5,7 @@ starts, later ones at once.
 """
 
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, ENOENT, ENOSPC
-from xoar.messages.schema import NETWORK
+from xoar.messages.records import NETWORK
 from xoar.toolstack import ipv4, service
 from xoar.toolstack.driver import NETBACK
 from xoar.toolstack.records import domain_path

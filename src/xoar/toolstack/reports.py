@@ -1,7 +1,7 @@
 """What operators can ask about: guests, domains, images, the host."""
 
 from xoar.messages.errors import ENOENT
-from xoar.messages.schema import GUEST, OBJECT, PLUGGED_DISK, PLUGGED_NIC
+from xoar.messages.records import GUEST, OBJECT, PLUGGED_DISK, PLUGGED_NIC
 from xoar.toolstack.device import VBD, VIF
 
 TYPE_CHECKING = False

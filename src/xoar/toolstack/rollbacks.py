@@ -1,7 +1,7 @@
 """Rollbacks of shards: what Restorer told of them, kept for a while, and asking it for one."""
 
 from xoar.messages.errors import ENOENT, ETIMEDOUT
-from xoar.messages.schema import ROLLBACK
+from xoar.messages.records import ROLLBACK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ printable here, and what cannot be understood counts as not said.
 """
 
 from xoar.messages.errors import EIO, MessageError
-from xoar.messages.schema import NAME, POOL, VOLUME
+from xoar.messages.records import NAME, POOL, VOLUME
 from xoar.toolstack import ipv4
 
 TYPE_CHECKING = False

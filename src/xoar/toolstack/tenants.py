@@ -5,7 +5,7 @@ guests of others. The host's Toolstack has it built, and no other power over it.
 """
 
 from xoar.messages.errors import ENOENT
-from xoar.messages.schema import TENANT
+from xoar.messages.records import TENANT
 from xoar.toolstack import records
 from xoar.toolstack.store import Batch
 

@@ -41,7 +41,7 @@ def map_memory(domid: int, guest_address: int, address: int, size: int) -> None:
 
 
 def assign(domid: int, bdf: int) -> None:
-    """Lets a device (a schema.BDF number) do DMA into a domain, and nowhere else."""
+    """Lets a device (a records.BDF number) do DMA into a domain, and nowhere else."""
     domctl(
         "assign device %04x:%02x:%02x.%x to" % (bdf >> 16, bdf >> 8 & 255, bdf >> 3 & 31, bdf & 7),
         abi.DOMCTL_assign_device,

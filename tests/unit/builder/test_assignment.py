@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from xoar.messages.errors import EBUSY, EINVAL, ENOENT
-from xoar.messages.schema import FUNCTION
+from xoar.messages.records import FUNCTION
 
 from .test_service import NET0, PCIBACK, World, message
 

@@ -17,7 +17,7 @@ from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD, Library
 from xoar.builder.service import Service
 from xoar.host import bundle, compress
 from xoar.messages.codec import Message, encode
-from xoar.messages.schema import NO_IMAGE
+from xoar.messages.records import NO_IMAGE
 
 from .test_library import unpack
 

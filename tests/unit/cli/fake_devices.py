@@ -8,7 +8,7 @@ from typing import Any
 from xoar.host import disks
 from xoar.host.state import Host
 from xoar.messages.errors import EBUSY, EEXIST, ENOENT
-from xoar.messages.schema import DRIVER, NETWORK, PLUGGED_DISK, PLUGGED_NIC, POOL, VOLUME
+from xoar.messages.records import DRIVER, NETWORK, PLUGGED_DISK, PLUGGED_NIC, POOL, VOLUME
 
 VOLUME_KEYS = ("size_kib", "used_kib", "origin", "users", "state")
 

@@ -24,7 +24,7 @@ from xoar.host.state import CRASHED, RUNNING, Host, Record, start_time
 from xoar.messages.codec import Decoder, Message, encode, encode_error
 from xoar.messages.errors import EEXIST, ENOENT, ETIMEDOUT
 from xoar.messages.line import LineServer
-from xoar.messages.schema import GUEST, IMAGE, OBJECT
+from xoar.messages.records import GUEST, IMAGE, OBJECT
 
 SOURCES = Path(xoar.__file__).parents[1]
 Run = Callable[..., Result]

@@ -8,7 +8,7 @@ import pytest
 from fake_host import FakeHost, Run
 
 from xoar.cli.failures import NOT_FOUND, USAGE
-from xoar.messages.schema import ROLLBACK
+from xoar.messages.records import ROLLBACK
 
 
 def record(life: int, cause: str = "xenstore", found: str = "none") -> object:

@@ -10,7 +10,7 @@ from fake_host import FakeHost, Run
 
 from xoar.cli.failures import ERROR, USAGE
 from xoar.host.sharing import ONCE
-from xoar.messages.schema import DISK, NETWORK, NIC
+from xoar.messages.records import DISK, NETWORK, NIC
 
 CONFIG = '[images.debian]\nbuiltin = "debian"\n[guests.web]\nimage = "debian"\ngroup = "red"\n'
 

@@ -13,7 +13,7 @@ from xoar.cli.failures import ERROR
 from xoar.host import config, state, tenants
 from xoar.host.config import ConfigError
 from xoar.host.tenancy import Tenant
-from xoar.messages.schema import TENANT
+from xoar.messages.records import TENANT
 from xoar.messages.seal import KEY_SIZE
 
 ACME = Tenant("acme", 98304, 3, 2)

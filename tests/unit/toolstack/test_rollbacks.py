@@ -6,7 +6,8 @@ from typing import Any
 
 from xoar.messages.codec import Message
 from xoar.messages.errors import ENOENT, ETIMEDOUT
-from xoar.messages.schema import BY_NAME, ROLLBACK
+from xoar.messages.records import ROLLBACK
+from xoar.messages.schema import BY_NAME
 from xoar.toolstack.rollbacks import KEPT, Rollbacks, policies
 from xoar.toolstack.waits import Waits
 
