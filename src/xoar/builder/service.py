@@ -12,8 +12,8 @@ from xoar.builder.operations import Call, Operations
 from xoar.builder.permits import Permits
 from xoar.builder.plan import Quota
 from xoar.builder.plugging import Plugging
+from xoar.builder.rights import Rights
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
-from xoar.messages.records import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +75,6 @@ LINKS = (
 _LAST_DOMID = 0x7FEF
 _PAGE = 32
 _DOMAINS_PAGE = 24
-_JOURNAL_PAGE = 16
-_DEVICES_PAGE = 64
 _MAX_REFUSALS = 64
 _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
 _DESTROY_TIMEOUT = 10 * 1000000000
@@ -134,12 +132,20 @@ class Service:
         self._devices = devices
         self._delegation = Delegation({name: quota.devices for name, quota in plan.quotas.items()})
         self._journal = journal
-        self._permits = Permits(plan.optional, machine.switch)
         now = machine.now()
         self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
         self._records[0] = _Record("bootstrapper", 0, None)  # about to end, or gone already
         self._operations = Operations(servers, machine.now)
         self._plugging = Plugging(self._delegation, self._operations, plan.drivers)
+        self._rights = Rights(
+            journal,
+            Permits(plan.optional, machine.switch),
+            devices,
+            self._delegation,
+            self._plugging,
+            self._domid_of,
+            machine.now,
+        )
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
         self._first_domid = self._next_domid = first_guest
         self._refusals = 0
@@ -150,7 +156,9 @@ class Service:
         """Carries out one request of a Toolstack."""
         channel = self._clients[client]
         try:
-            getattr(self, "_on_" + message.kind)(client, channel, message)
+            name = "on_" + message.kind
+            serve = getattr(self._rights, name, None) or getattr(self, "_" + name)
+            serve(client, channel, message)
         except BuildError as error:
             channel.fail(message.id, error.errno, str(error))
             if error.errno == EPERM:
@@ -337,29 +345,6 @@ class Service:
         if not message.fields.more:
             self._tell_parent(client, "surveyed")
 
-    def _on_devices(self, client: str, channel: "Channel", message: "Message") -> None:
-        rows, more = self._devices.rows(message.fields.start, _DEVICES_PAGE)
-        channel.send("device_list", message.id, more=int(more), devices=rows)
-
-    def _on_assign_pci_device(self, client: str, channel: "Channel", message: "Message") -> None:
-        driver, bdf = message.fields.driver, message.fields.bdf
-        what = "assign %s to %s" % (function_name(bdf), driver)
-        self._journal.attempt(client, what, lambda: self._devices.assign(driver, bdf))
-        channel.send("done", message.id)
-
-    def _on_withdraw_pci_device(self, client: str, channel: "Channel", message: "Message") -> None:
-        driver = message.fields.driver
-
-        def withdraw() -> None:
-            domid = self._domid_of(driver)
-            if domid:
-                raise BuildError(EBUSY, "%s is there, as domain %d" % (driver, domid))
-            self._devices.withdraw(driver)
-
-        what = "withdraw %s from %s" % (function_name(self._devices.bdf(driver)), driver)
-        self._journal.attempt(client, what, withdraw)
-        channel.send("done", message.id)
-
     def _on_unpause(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid
         record = self._own(client, domid)
@@ -390,25 +375,6 @@ class Service:
     def _on_unplug(self, client: str, channel: "Channel", message: "Message") -> None:
         device, _ = self._device(client, message.fields)
         self._plugging.unplug(device, _answerer(channel, message.id))
-
-    def _on_allow_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
-        driver, toolstack = message.fields
-
-        def allow() -> None:
-            self._plugging.check_driver(driver)
-            self._delegation.allow(driver, toolstack)
-
-        self._journal.attempt(client, "delegate %s to %s" % (driver, toolstack), allow)
-        channel.send("done", message.id)
-
-    def _on_withdraw_delegation(self, client: str, channel: "Channel", message: "Message") -> None:
-        driver, toolstack = message.fields
-        self._journal.attempt(
-            client,
-            "withdraw %s from %s" % (driver, toolstack),
-            lambda: self._delegation.withdraw(driver, toolstack),
-        )
-        channel.send("done", message.id)
 
     def _device(self, client: str, fields: "Any") -> "tuple[Device, str]":
         """The device that a Toolstack speaks of, and its guest's group. Raises BuildError."""
@@ -471,36 +437,6 @@ class Service:
             )
         more = 1 if len(self._plan.quotas) > start + _PAGE else 0
         channel.send("quota_list", message.id, more=more, quotas=rows)
-
-    def _on_permits(self, client: str, channel: "Channel", message: "Message") -> None:
-        rows, more = self._permits.rows(message.fields.start, _PAGE)
-        channel.send("permit_list", message.id, more=int(more), permits=rows)
-
-    def _on_permit_hypercall(self, client: str, channel: "Channel", message: "Message") -> None:
-        right = message.fields
-        what = "%s %s.%s of %s" % (
-            "permit" if right.on else "withdraw",
-            right.security_class,
-            right.permission,
-            right.shard,
-        )
-        self._journal.attempt(
-            client,
-            what,
-            lambda: self._permits.change(right.shard, right.security_class, right.permission, bool(right.on)),
-        )
-        channel.send("done", message.id)
-
-    def _on_journal(self, client: str, channel: "Channel", message: "Message") -> None:
-        entries, more = self._journal.since(message.fields.start, _JOURNAL_PAGE)
-        channel.send(
-            "journal_page",
-            message.id,
-            more=int(more),
-            dropped=self._journal.dropped,
-            now_ns=self._machine.now(),
-            entries=entries,
-        )
 
     def _on_images(self, client: str, channel: "Channel", message: "Message") -> None:
         start = message.fields.start
