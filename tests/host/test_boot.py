@@ -21,11 +21,9 @@ def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) ->
     lasting = [m for m in shards if m.lives == "forever"]
     assert [row["name"] for row in rows] == [m.name for m in lasting]
     assert [row["label"] for row in rows] == [m.label for m in lasting]
-    assert all(
-        set(row)
-        == {"id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s", "owner", "driver"}
-        for row in rows
-    )
+    keys = {"id", "name", "kind", "label", "memory_kib", "vcpus", "state", "age_s", "owner", "driver"}
+    keys |= {"policy", "rollbacks", "rollback_age_ms"}
+    assert all(set(row) == keys for row in rows)
     assert all(row["kind"] == "shard" and row["id"] > 0 for row in rows)
 
 

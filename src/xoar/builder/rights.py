@@ -1,7 +1,7 @@
 """What operators change about rights while the host runs: the paper's three calls, and the journal of them.
 
 By default nobody has a right: `permit_hypercall` turns an optional right of a manifest on,
-`assign_pci_device` gives a driver domain its device, `allow_delegation` lets a tenant's Toolstack have devices
+`assign_pci_device` gives a driver domain its device, `allow_delegation` lets a tenant's guests have devices
 of a driver domain. Each can be withdrawn; each attempt is entered in the journal, refused or not.
 """
 
