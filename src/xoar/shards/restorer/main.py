@@ -37,8 +37,10 @@ def main() -> None:
     """Serves for ever."""
     link = boot.uses("toolstack")
     teller = Teller(ring.xenstore_rings(link.page)[0], lambda: events.notify(link.port), events.now)
-    shards = targets()
-    restorer = Restorer(Machine(), shards, kicks(), boot.LIFE_FRAME, teller.tell)
+    shards, asked_by = targets(), kicks()
+    # who binds a channel finds it signalled (Xen: in case it was, before): nobody has asked for anything yet
+    events.wait(events.now())
+    restorer = Restorer(Machine(), shards, asked_by, boot.LIFE_FRAME, teller.tell)
     guard = Guard("restorer")
     boot.ready()
     print("restorer: ready, %d shards" % len(shards))
