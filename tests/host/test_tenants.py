@@ -149,14 +149,14 @@ def test_a_tenants_toolstack_taken_over_gets_at_nothing_of_the_other(state: None
             ), permission
 
         forged = re.findall(r"forged (\w+) (\S+) (\d+)", log)
-        assert len(forged) == 13 and {errno for _, _, errno in forged} == {"1"}
+        assert len(forged) == 17 and {errno for _, _, errno in forged} == {"1"}
         assert f"sees [{domids['bolt']}]" in log
         recorded = re.findall(r"refused (\w+) to tenant-bolt: domain (\d+) is not tenant-bolt's", log)
         assert ("destroy", str(shown["id"])) in recorded and ("unpause", str(domids["acme"])) in recorded
         assert "tenant may not send build_shard" in log
         assert "Flask: committed booleans" not in log
         entries = [entry for entry in host.json("journal")["entries"] if entry["who"] == "tenant-bolt"]
-        for kind in ("permit_hypercall", "assign_pci_device", "withdraw_pci_device"):
+        for kind in ("permit_hypercall", "assign_pci_device", "withdraw_pci_device", "allow_delegation"):
             assert any(f"may not send {kind}" in entry["outcome"] for entry in entries), kind
 
         searched = re.findall(r"xenstore (\d+) (\S+) (\w+)", log)

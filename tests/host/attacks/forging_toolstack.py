@@ -23,9 +23,14 @@ def to_builder():
     for domid in _OTHERS:
         for kind in ("unpause", "destroy"):
             builder.forge(kind, domid=domid)
+        for kind in ("plug", "unplug"):
+            builder.forge(kind, domid=domid, driver="net0", device_kind="vif", number=0)
+    for kind in ("allow_delegation", "withdraw_delegation"):
+        builder.forge(kind, driver="net0", toolstack="toolstack")
     for name in ("xenstore", "builder", "logic", "pciback", "net0"):
         builder.forge("build_shard", name=name)
     unknown = {"uuid": bytes(16), "ramdisk": bytes(32), "command_line": "", "memory_kib": 32768, "vcpus": 1}
+    unknown["group"] = ""
     builder.forge("build", kernel=bytes(range(32)), **unknown)
     for kind, fields in NOT_ITS:
         builder.forge(kind, **fields)

@@ -47,6 +47,10 @@ def forge(builder, victim, other):
         ("journal", {"start": 0}),
         ("assign_pci_device", {"driver": "net0", "bdf": 256}),
         ("withdraw_pci_device", {"driver": "net0"}),
+        ("allow_delegation", {"driver": "net0", "toolstack": "tenant-bolt"}),
+        ("withdraw_delegation", {"driver": "net0", "toolstack": "tenant-acme"}),
+        ("plug", {"domid": victim, "driver": "net0", "device_kind": "vif", "number": 0}),
+        ("unplug", {"domid": victim, "driver": "net0", "device_kind": "vif", "number": 0}),
     ):
         message = answer(builder, kind, fields)
         errno = message.fields.errno if message.kind == "error" else 0
