@@ -27,7 +27,6 @@ model = "virtio-net"
 device = "none"
 """
 FIRST, SECOND, ABSENT, PORT = "0000:01:00.0", "0000:02:00.0", "0000:09:00.0", "0000:00:02.0"
-PCIBACK = 5
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def wait(host: HostUnderTest, name: str, state: tuple[str, str | None], timeout:
 def settled(host: HostUnderTest, timeout: float = 60) -> None:
     """PCIBack has gone."""
     deadline = time.monotonic() + timeout
-    while PCIBACK in [row["id"] for row in host.json("ps")]:
+    while "pciback" in [row["name"] for row in host.json("ps")]:
         assert time.monotonic() < deadline
         time.sleep(1)
 

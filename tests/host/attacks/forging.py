@@ -64,7 +64,7 @@ class Link:
         """The answer's kind, or the number of the error."""
         self._last += 1
         self._channel.send(kind, self._last, **fields)
-        deadline = events.now() + 5_000_000_000
+        deadline = events.now() + 30_000_000_000
         while events.now() < deadline:
             self._channel.flush()
             for message in self._channel.receive():

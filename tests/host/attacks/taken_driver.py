@@ -9,7 +9,7 @@ from operations import Sweep, present
 
 from xoar.xenstore import linux
 
-_PCIBACK, _FIRST_GUEST = 5, 32
+_PCIBACK, _FIRST_GUEST = 7, 32
 _OWN = "/sys/bus/pci/devices/0000:00:00.0"
 _IN_USE = (_OWN + "/net", "/sys/class/block/nvme0n1")  # what its driver makes once it has found the device
 _SETTLING = 15  # seconds: the guest runs, and all driver domains have their devices
