@@ -42,7 +42,7 @@ def with_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_shard_is_what_it_was_whatever_it_does(state: None, logs: Path, with_probe: None) -> None:
     with launched("lives", TINY, logs, REPLACED) as host:
-        host.wait_log("kicker: storm over|Traceback.*|no snapshot of", 0, timeout=400)
+        host.wait_log("kicker: storm over|kicker: no answer|no snapshot of|can't wait", 0, timeout=400)
         log = host.log_since(0)
     assert "kicker: no answer" not in log
     lives = re.findall(r"probe life (\d+): (\w+)", log)
@@ -61,11 +61,11 @@ def test_logic_is_rolled_back_after_each_request_and_on_demand(
     wanted = request.config.getoption("--rollbacks")
     with running("rolled", TINY, logs) as host:
         row = shown(host)
-        assert row["policy"] == "after each request" and int(str(row["rollbacks"])) > 20
+        assert row["policy"] == "after each request"
         host.create("g")
         host.wait_for("g", rb"login: ")
         before = shown(host)["rollbacks"]
-        assert int(str(before)) > int(str(row["rollbacks"]))
+        assert int(str(before)) > int(str(row["rollbacks"])) + 20
         told = host.json("reboot", "logic")
         assert told["cause"] in ("toolstack", "xenstore") and told["found"] == "none"
         assert 0 < told["pages"] < 500

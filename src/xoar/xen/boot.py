@@ -137,9 +137,15 @@ def snapshot() -> int:
 
 
 def ready() -> None:
-    """Tells Bootstrapper, if there is one, that this shard serves; in its first life."""
+    """Tells Bootstrapper, if there is one, that this shard serves. In later lives it mostly has ended
+    already; but the first life may have been too short to say it."""
     port = setting("ready")
-    if port is not None and nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")[0] <= 1:
-        local = events.bind(0, int(port))
+    if port is not None:
+        try:
+            local = events.bind(0, int(port))
+        except OSError:
+            if nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")[0] > 1:
+                return
+            raise
         events.notify(local)
         events.close(local)

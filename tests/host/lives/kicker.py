@@ -3,7 +3,7 @@
 from xoar.xen import boot, events
 
 _SLOW, _ALL = 60, 1060
-_PAUSE = 150 * 1000000
+_PAUSE = 400 * 1000000
 _START = 3000 * 1000000
 _PATIENCE = 5000 * 1000000
 
@@ -22,6 +22,8 @@ def main():
     (kick,) = [kick for kick in boot.kicks() if kick.target == "probe"]
     port = kick.port
     boot.ready()
+    while port not in events.wait():
+        pass  # the snapshot was taken
     events.wait(events.now() + _START)
     for count in range(_ALL):
         if count < _SLOW:

@@ -11,14 +11,14 @@ _INIT_CONTROL = 11
 _IMAGE = 0x200000
 
 marks = []
-pattern = bytearray(b"\x5a" * (1 << 20))
+pattern = bytearray(b"\x5a" * (1 << 17))
 link = boot.uses("xenstore").page
 
 
 def fill():
     for start in range(0, len(pattern), PAGE_SIZE):
         pattern[start : start + 64] = b"\xa5" * 64
-    marks.append(bytearray(b"planted" * 100000))
+    marks.append(bytearray(b"planted" * 20000))
 
 
 def open_channels():

@@ -25,6 +25,7 @@ class Nano:
         self.bound: list[tuple[int, int]] = []
         self.timers = 0
         self.exits = 0
+        self.gone = False
         self._buffers: dict[int, Any] = {}
         self.lives = iter([1])
 
@@ -78,6 +79,8 @@ class Nano:
         elif operation == abi.EVTCHNOP_send:
             self.notified.append(abi.evtchn_send.get(buffer, "port"))
         elif operation == abi.EVTCHNOP_bind_interdomain:
+            if self.gone:
+                return -3
             get = abi.evtchn_bind_interdomain.get
             self.bound.append((get(buffer, "remote_dom"), get(buffer, "remote_port")))
             abi.evtchn_bind_interdomain.set(buffer, "local_port", 20)
@@ -148,14 +151,19 @@ def test_a_link_that_leads_elsewhere_is_noticed(machine, now):
         boot.snapshot()
 
 
-def test_ready_is_said_in_the_first_life_only(machine):
+def test_ready_is_said_as_long_as_somebody_waits_for_it(machine):
     nano, boot = machine
     nano.life[0] = 1
     boot.ready()
     assert nano.bound == [(0, 9)] and nano.notified == [20]
     nano.life[0] = 2
     boot.ready()
-    assert nano.bound == [(0, 9)]
+    assert nano.bound == [(0, 9)] * 2
+    nano.gone = True
+    boot.ready()
+    nano.life[0] = 1
+    with pytest.raises(OSError, match="bind port 9"):
+        boot.ready()
 
 
 def test_who_may_ask_for_rollbacks_is_told_how(machine, monkeypatch):

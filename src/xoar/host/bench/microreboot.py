@@ -99,8 +99,9 @@ def run(rounds: int, show: Reporter) -> Result:
         keeper.wait_running(host, up.START_TIMEOUT)
         log = hosts.Log(host)
         with Client.connect(host.name) as client, show.step("rolling back and building", rounds) as step:
+            client.request("shard_reboot", BUILD_SECONDS, name=shard, timeout_ms=10_000)
             records, _ = client.rollbacks()
-            kept = next(record.pages for record in records if record.target == shard)
+            kept = next(record.pages for record in records if record.target == shard and record.life == 1)
             images = guests.library(client)
             for _ in range(rounds):
                 time.sleep(hosts.PAUSE)
