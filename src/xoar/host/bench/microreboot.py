@@ -2,9 +2,9 @@
 
 The times of rollbacks are Restorer's own, by Xen's clock, and also taken outside, from the request on the
 operator's line to its answer. What is built anew, in the same host and in turn with the rollbacks, is a nano
-guest with as much memory as the shard, whose program has nothing to do: from the request for it until Builder
-has seen that it has booted and powered off. It is what is comparable of all that Xoar can build while a host
-runs.
+guest with as much memory as the shard, but 8 MiB at least, whose program has nothing to do: from the request
+for it until Builder has seen that it has booted and powered off. It is what is comparable of all that Xoar
+can build while a host runs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ NAME = "bench-microreboot"
 PARTS = ("pause", "dirty", "copy", "context", "unpause")
 _EACH = 20  # rollbacks between two builds
 _GUEST = "idle"
+_LEAST_KIB = 8192  # a guest has no less
 _MS = 1000
 
 
@@ -120,7 +121,9 @@ def run(rounds: int, show: Reporter) -> Result:
 def _config(show: Reporter, memory_kib: int) -> Config:
     """A host with the guest's image."""
     elf = _idle(show)
-    guest = Guest(_GUEST, _GUEST, memory_kib=memory_kib, on_reboot="destroy", on_crash="destroy")
+    guest = Guest(
+        _GUEST, _GUEST, memory_kib=max(memory_kib, _LEAST_KIB), on_reboot="destroy", on_crash="destroy"
+    )
     return Config(images={_GUEST: Image(_GUEST, kernel=elf)}, guests={_GUEST: guest}).for_host(NAME)
 
 
