@@ -19,7 +19,7 @@ def test_forged_requests_are_refused(state: None, logs: Path, hostile_image: Pat
     replaced = {shard: Replacement(f"forging_{shard}", ATTACKS)}
     with running(f"forging-{shard}", text, logs, replaced) as host:
         guest = host.create("g", "hostile", "16MiB")
-        host.wait_log(r"forging done|Traceback", 0, timeout=120)
+        host.wait_log(r"forging done|Traceback", 0, timeout=300)
         check_alive(host, guest)
         log = host.log_since(0)
     answers = forged(log)
