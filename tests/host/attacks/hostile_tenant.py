@@ -120,7 +120,7 @@ def main():
         for message in console.receive():
             if message.kind == "relay":
                 other, victim, uuid = message.fields.data.decode().split()
-                attempts.run([1, 2, 3, 4, 5, int(other), int(victim)], print)
+                attempts.run([1, 2, 3, 4, 5, 6, int(other), int(victim)], print)
                 forge(builder, int(victim), int(other))
                 search(store, int(boot.setting("domid")), int(victim), int(other), uuid)
                 meddle(console, int(victim))
