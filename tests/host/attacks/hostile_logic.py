@@ -71,9 +71,9 @@ def endless(link, asked):
 
 def twice(link, asked):
     """Answers more than once, and what is not there to be answered."""
+    print("forged twice sent")  # rolled back after the first answer, it says nothing any more
     for number in (link.number, link.number, link.number + 1, link.number + 2):
         link._channel.send("store_answer", number, payload=b"lie")
-    print("forged twice sent")
 
 
 def late(link, asked):
