@@ -50,7 +50,8 @@ class LogicDomain:
                     self._logic.serve()
                     self.link.receive(self._gate)
             except Failure:
-                self._stale = True
+                # no answer comes any more, so State asks
+                self.link.roll_back(self._gate)
 
     def step(self) -> None:
         """Counts a step, and fails if this is the one."""
