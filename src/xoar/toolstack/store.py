@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MAX_READS = 1024
 """Paths that may be read at the same time; what a domain changes beyond that is not noticed."""
 
-_MISSING = "ENOENT"
+# what is removed is ours if it is there; if it is not, XenStore may say that it is not ours to know
+_MISSING = ("ENOENT", "EACCES")
 
 
 class Batch:
@@ -70,7 +71,7 @@ class Batch:
                 if self._store.take_reply(request) is None:
                     left.append((request, path))
             except Refused as error:
-                if error.name == _MISSING and request in self._removals:
+                if error.name in _MISSING and request in self._removals:
                     continue
                 self.refused = self.refused or "XenStore refused %s: %s" % (path, error.name)
         self._waiting = left
