@@ -5,7 +5,7 @@ from xoar.xen import boot, events, ring
 from xoar.xenstore import wire
 from xoar.xenstore.client import Client
 
-MESSAGES = 3000  # written and read back: each makes two rollbacks of Logic, and the ring ends at every place
+MESSAGES = 1500  # written and read back: each makes two rollbacks of Logic, and the ring ends at every place
 BATCH = 60
 
 
