@@ -10,7 +10,7 @@ import nano
 from xoar.xen import boot, events
 
 _INTERVAL = 500_000_000
-_SETTLING = 4_000_000_000
+_SETTLING = 15_000_000_000  # a guest is created meanwhile: dozens of requests, each with a rollback of Logic
 _FIRST_GUEST = 32
 
 _sleep = events.wait
