@@ -9,7 +9,7 @@ import pytest
 from device_guests import MEMORY, Worker, image
 from harness import HostUnderTest, running
 from test_four_driver_domains import ROUTER, networks_up
-from test_tenants import Tenant
+from test_tenants import Tenant, used
 
 from xoar.cli.failures import ERROR, NOT_FOUND
 
@@ -62,18 +62,16 @@ def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
 
 @pytest.fixture
 def acme(host: HostUnderTest) -> Iterator[Tenant]:
-    yield from used(Tenant(host, "acme"))
+    yield from emptied(Tenant(host, "acme"))
 
 
 @pytest.fixture
 def bolt(host: HostUnderTest) -> Iterator[Tenant]:
-    yield from used(Tenant(host, "bolt"))
+    yield from emptied(Tenant(host, "bolt"))
 
 
-def used(tenant: Tenant) -> Iterator[Tenant]:
-    yield tenant
-    for guest in tenant.guests():
-        tenant.cli("guest", "destroy", guest)
+def emptied(tenant: Tenant) -> Iterator[Tenant]:
+    yield from used(tenant)
     for row in volumes(tenant):
         tenant.cli("volume", "delete", row)
 

@@ -53,8 +53,9 @@ class Delegation:
             raise BuildError(ENOENT, "%s is not delegated to %s" % (driver, toolstack))
         allowed.remove(driver)
 
-    def check(self, device: Device, toolstack: str, group: str) -> None:
-        """Raises BuildError if this guest of a Toolstack may not have this device now."""
+    def add(self, device: Device, toolstack: str, group: str) -> None:
+        """Gives a guest of a Toolstack a device, from the moment at which XenStore is asked for its node.
+        Raises BuildError if it may not have it now."""
         if toolstack in self._allowed and device.driver not in self._allowed[toolstack]:
             raise BuildError(EPERM, "driver domain %s is not delegated to %s" % (device.driver, toolstack))
         if device in self._links:
@@ -66,14 +67,11 @@ class Delegation:
             )
         if toolstack in self._quotas:
             check_quota(toolstack, self._quotas[toolstack], "devices", self.had_by(toolstack), 1)
-        company = _Link(toolstack, group).company
+        made = _Link(toolstack, group)
         for other, link in self._links.items():
-            if other.driver == device.driver and link.company != company:
+            if other.driver == device.driver and link.company != made.company:
                 raise BuildError(EBUSY, _stranger(device.driver, toolstack, link))
-
-    def add(self, device: Device, toolstack: str, group: str) -> None:
-        """The guest has it, from the moment at which XenStore is asked for its node."""
-        self._links[device] = _Link(toolstack, group)
+        self._links[device] = made
 
     def remove(self, device: Device) -> None:
         """The guest has it no more. BuildError(ENOENT) if it did not have it."""

@@ -28,7 +28,6 @@ class Plugging:
     def plug(self, device: Device, toolstack: str, group: str, answer: "Answer") -> None:
         """Links a Toolstack's guest, which has this group's tag, to a driver domain. Raises BuildError."""
         self.check_driver(device.driver)
-        self._delegation.check(device, toolstack, group)
         self._delegation.add(device, toolstack, group)
 
         def made(trouble: str) -> None:

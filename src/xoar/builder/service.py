@@ -358,13 +358,8 @@ class Service:
         if domid in self._dying:
             raise BuildError(EBUSY, "domain %d is being destroyed already" % domid)
 
-        def gone(trouble: str) -> None:
-            if trouble:
-                channel.fail(message.id, EBUSY, trouble)
-            else:
-                channel.send("done", message.id)
-
-        self._release(domid, gone)
+        answer = _answerer(channel, message.id)
+        self._release(domid, lambda trouble: answer(EBUSY if trouble else 0, trouble))
 
     # -- devices of guests
 

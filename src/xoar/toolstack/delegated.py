@@ -56,11 +56,11 @@ class DelegatedDrivers(Agents):
             if driver not in wanted:
                 # its guests' devices are still there: the driver domain says what becomes of them
                 driver.state, driver.note, driver.since_ms = FAILED, _WITHDRAWN, self._clock()
-        for driver in wanted:
-            if driver not in self.all and driver.state == FAILED:
+        added, self.all = [driver for driver in wanted if driver not in self.all], wanted
+        for driver in added:
+            if driver.state == FAILED:
                 driver.state, driver.note = WAITING, ""
                 self._consider(driver)
-        self.all = wanted
 
     def known(self, name: str) -> "Driver | None":
         """A driver domain that is, or was, delegated."""
@@ -75,7 +75,7 @@ class DelegatedDrivers(Agents):
         return driver
 
     def _consider(self, driver: Driver) -> None:
-        if driver.state == FAILED and driver.note == _WITHDRAWN:
+        if driver not in self.all:
             return
         if driver.said_state == READY:
             driver.state, driver.note = READY, ""

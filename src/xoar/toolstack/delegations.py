@@ -79,9 +79,8 @@ class Delegations:
 
     def delegate(self, fields: "Any", request: "Request") -> None:
         """Delegates a driver domain to a tenant; other words replace those of an earlier time."""
-        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        driver, tenant = self._parties(fields, request)
         if driver is None or tenant is None:
-            self._refuse_unknown(fields, request)
             return
         wrong = self._judge(fields, driver)
         if wrong:
@@ -102,9 +101,8 @@ class Delegations:
 
     def withdraw(self, fields: "Any", request: "Request") -> None:
         """Takes a delegation back."""
-        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        driver, tenant = self._parties(fields, request)
         if driver is None or tenant is None:
-            self._refuse_unknown(fields, request)
             return
 
         def withdrawn(message: "Message") -> None:
@@ -206,11 +204,14 @@ class Delegations:
                 return entry
         return None
 
-    def _refuse_unknown(self, fields: "Any", request: "Request") -> None:
-        what = "driver domain %s" % fields.driver
-        if self._drivers.find(fields.driver) is not None:
-            what = "tenant %s" % fields.tenant
-        request.refuse(ENOENT, "there is no %s" % what)
+    def _parties(self, fields: "Any", request: "Request") -> "tuple[Driver | None, Tenant | None]":
+        """The two that a request names; refuses it if one is missing."""
+        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        if driver is None:
+            request.refuse(ENOENT, "there is no driver domain %s" % fields.driver)
+        elif tenant is None:
+            request.refuse(ENOENT, "there is no tenant %s" % fields.tenant)
+        return driver, tenant
 
     def _judge(self, fields: "Any", driver: "Driver") -> str:
         """What is wrong with a delegation; "" if nothing is."""

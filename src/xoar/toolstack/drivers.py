@@ -79,11 +79,8 @@ class Drivers(Agents):
 
     def restart(self, name: str, timeout_ms: int, request: "Request") -> None:
         """Ends a driver domain and starts it anew; answered when it is ready."""
-        driver = self.find(name)
+        driver = self._idle(name, request)
         if driver is None:
-            request.refuse(ENOENT, "there is no driver domain %s" % name)
-            return
-        if not self._is_idle(driver, request):
             return
         if driver.device == NO_DEVICE:
             request.refuse(EBUSY, driver.trouble)
@@ -100,11 +97,8 @@ class Drivers(Agents):
 
     def assign(self, name: str, bdf: int, timeout_ms: int, request: "Request") -> None:
         """Gives a driver domain a device and starts it; answered when it is ready."""
-        driver = self.find(name)
+        driver = self._idle(name, request)
         if driver is None:
-            request.refuse(ENOENT, "there is no driver domain %s" % name)
-            return
-        if not self._is_idle(driver, request):
             return
 
         def assigned(message: "Message") -> None:
@@ -124,11 +118,8 @@ class Drivers(Agents):
 
         The device is reset in a round of its own, which nobody waits for.
         """
-        driver = self.find(name)
+        driver = self._idle(name, request)
         if driver is None:
-            request.refuse(ENOENT, "there is no driver domain %s" % name)
-            return
-        if not self._is_idle(driver, request):
             return
 
         def left(in_time: bool) -> None:
@@ -172,12 +163,16 @@ class Drivers(Agents):
         else:
             removed()
 
-    def _is_idle(self, driver: "Driver", request: "Request") -> bool:
-        if driver.decided and not driver.asked:
-            return True
-        text = "driver domain %s is being started or ended; try again in a moment"
-        request.refuse(EBUSY, text % driver.name)
-        return False
+    def _idle(self, name: str, request: "Request") -> "Driver | None":
+        """The driver domain of that name, if nothing is on its way with it; else refuses the request."""
+        driver = self.find(name)
+        if driver is None:
+            request.refuse(ENOENT, "there is no driver domain %s" % name)
+        elif not driver.decided or driver.asked:
+            text = "driver domain %s is being started or ended; try again in a moment"
+            request.refuse(EBUSY, text % name)
+            return None
+        return driver
 
     def _await(self, driver: "Driver", timeout_ms: int, request: "Request") -> None:
         """Has a driver domain start in the next round, and the request answered when that is decided."""

@@ -59,20 +59,20 @@ class Operations:
 
     async def read(self, path: str) -> bytes:
         """The value at a path."""
-        return await self.call(wire.READ, _words(path))
+        return await self.call(wire.READ, wire.words(path))
 
     async def write(self, path: str, value: str | bytes) -> None:
         """Stores a value; makes what is missing of the path."""
         data = value.encode() if isinstance(value, str) else value
-        await self.call(wire.WRITE, _words(path) + data)
+        await self.call(wire.WRITE, wire.words(path) + data)
 
     async def mkdir(self, path: str) -> None:
         """Makes sure that a path exists."""
-        await self.call(wire.MKDIR, _words(path))
+        await self.call(wire.MKDIR, wire.words(path))
 
     async def rm(self, path: str) -> None:
         """Makes sure that a path and all below it do not exist."""
-        await _or_missing(self.call(wire.RM, _words(path)))
+        await _or_missing(self.call(wire.RM, wire.words(path)))
 
     async def exists(self, path: str) -> bool:
         """Whether there is a node at a path."""
@@ -81,19 +81,21 @@ class Operations:
     async def directory(self, path: str) -> list[str]:
         """The names of a node's children, in no particular order."""
         try:
-            names = await self.call(wire.DIRECTORY, _words(path))
+            names = await self.call(wire.DIRECTORY, wire.words(path))
         except Refused as error:
             if error.name != "E2BIG":
                 raise
             listing = Listing()
-            while not listing.take(await self.call(wire.DIRECTORY_PART, _words(path, f"{listing.start}"))):
+            while not listing.take(
+                await self.call(wire.DIRECTORY_PART, wire.words(path, f"{listing.start}"))
+            ):
                 pass
             names = listing.names
         return [name.decode("ascii") for name in wire.strings(names)]
 
     async def get_permissions(self, path: str) -> list[Permission]:
         """A node's permissions."""
-        words = wire.strings(await self.call(wire.GET_PERMS, _words(path)))
+        words = wire.strings(await self.call(wire.GET_PERMS, wire.words(path)))
         found = [wire.parse_permission(word) for word in words]
         return [
             Permission(domid, bool(bits & READ_ACCESS), bool(bits & WRITE_ACCESS)) for domid, bits in found
@@ -106,7 +108,7 @@ class Operations:
             for entry in permissions
         ]
         words = [wire.format_permission(entry).decode() for entry in entries]
-        await self.call(wire.SET_PERMS, _words(path, *words))
+        await self.call(wire.SET_PERMS, wire.words(path, *words))
 
 
 class Transaction(Operations):
@@ -229,12 +231,12 @@ class Store(Operations):
         token = f"{self._last_token}"
         changes = self._watches[token] = Changes()
         try:
-            await self.request(wire.WATCH, _words(path, token))
+            await self.request(wire.WATCH, wire.words(path, token))
             yield changes
         finally:
             del self._watches[token]
             if self._failure is None:
-                self.request(wire.UNWATCH, _words(path, token))
+                self.request(wire.UNWATCH, wire.words(path, token))
 
     async def _begin(self) -> int:
         reply = self.request(wire.TRANSACTION_START, b"\0")
@@ -345,7 +347,3 @@ async def _or_missing(result: Awaitable[Result]) -> Result | None:
         if error.name != "ENOENT":
             raise
         return None
-
-
-def _words(*words: str) -> bytes:
-    return b"".join([word.encode() + b"\0" for word in words])

@@ -128,21 +128,21 @@ class Client:
 
     def read(self, path: str, transaction: int = 0) -> bytes:
         """The value at a path."""
-        return self.call(wire.READ, _words(path), transaction)
+        return self.call(wire.READ, wire.words(path), transaction)
 
     def write(self, path: str, value: "str | bytes", transaction: int = 0) -> None:
         """Stores a value; makes what is missing of the path."""
         data = value.encode() if isinstance(value, str) else value
-        self.call(wire.WRITE, _words(path) + data, transaction)
+        self.call(wire.WRITE, wire.words(path) + data, transaction)
 
     def mkdir(self, path: str, transaction: int = 0) -> None:
         """Makes sure that a path exists."""
-        self.call(wire.MKDIR, _words(path), transaction)
+        self.call(wire.MKDIR, wire.words(path), transaction)
 
     def rm(self, path: str, transaction: int = 0) -> None:
         """Makes sure that a path and all below it do not exist."""
         try:
-            self.call(wire.RM, _words(path), transaction)
+            self.call(wire.RM, wire.words(path), transaction)
         except Refused as error:
             if error.name != _MISSING:
                 raise
@@ -160,7 +160,7 @@ class Client:
     def directory(self, path: str, transaction: int = 0) -> "list[str]":
         """The names of a node's children, in no particular order."""
         try:
-            names = self.call(wire.DIRECTORY, _words(path), transaction)
+            names = self.call(wire.DIRECTORY, wire.words(path), transaction)
         except Refused as error:
             if error.name != "E2BIG":
                 raise
@@ -169,20 +169,20 @@ class Client:
 
     def get_perms(self, path: str, transaction: int = 0) -> "list[str]":
         """A node's permissions ("n0", "r5"); the first names its owner."""
-        words = wire.strings(self.call(wire.GET_PERMS, _words(path), transaction))
+        words = wire.strings(self.call(wire.GET_PERMS, wire.words(path), transaction))
         return [str(word, "ascii") for word in words]
 
     def set_perms(self, path: str, permissions: "list[str]", transaction: int = 0) -> None:
         """Replaces a node's permissions."""
-        self.call(wire.SET_PERMS, _words(path, *permissions), transaction)
+        self.call(wire.SET_PERMS, wire.words(path, *permissions), transaction)
 
     def watch(self, path: str, token: str) -> None:
         """Sets up a watch: `take_event` gives (path, token) once straight away, and at every change."""
-        self.call(wire.WATCH, _words(path, token))
+        self.call(wire.WATCH, wire.words(path, token))
 
     def unwatch(self, path: str, token: str) -> None:
         """Takes a watch back, and its events that wait here."""
-        self.call(wire.UNWATCH, _words(path, token))
+        self.call(wire.UNWATCH, wire.words(path, token))
         self._events = [event for event in self._events if event[1] != token]
 
     def transaction(self, body: "Callable[[int], Result]") -> "Result":
@@ -208,7 +208,7 @@ class Client:
     def _long_directory(self, path: str, transaction: int) -> bytes:
         listing = Listing()
         while True:
-            reply = self.call(wire.DIRECTORY_PART, _words(path, "%d" % listing.start), transaction)
+            reply = self.call(wire.DIRECTORY_PART, wire.words(path, "%d" % listing.start), transaction)
             if listing.take(reply):
                 return listing.names
 
@@ -226,7 +226,3 @@ class Client:
             event = (str(words[0], "ascii"), str(words[1], "ascii"))
             if event not in self._events:
                 self._events.append(event)
-
-
-def _words(*words: str) -> bytes:
-    return b"".join([word.encode() + b"\0" for word in words])

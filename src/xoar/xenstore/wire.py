@@ -96,6 +96,11 @@ class Decoder:
         return Message(kind, request, transaction, self._buffer[body : body + length])
 
 
+def words(*words: str) -> bytes:
+    """A payload of strings with a nul at each one's end."""
+    return b"".join([word.encode() + b"\0" for word in words])
+
+
 def strings(untrusted_payload: bytes) -> "list[bytes]":
     """The nul-terminated strings of a payload; bytes after the last nul are ignored, as xenstored does."""
     return untrusted_payload.split(b"\0")[:-1]

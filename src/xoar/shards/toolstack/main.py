@@ -6,7 +6,8 @@ import nano
 from xoar.messages.channel import Channel
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
-from xoar.xen import boot, events, grants, ring
+from xoar.xen import boot, events, ring
+from xoar.xen.served import Served
 from xoar.xenstore.client import Client
 
 TYPE_CHECKING = False
@@ -37,9 +38,9 @@ def _restorer() -> "Channel | None":
     """What Restorer tells; it reads nothing."""
     for client in boot.clients():
         if client.name == "restorer":
-            port = events.bind(client.domid, client.port)
-            incoming, outgoing = ring.xenstore_rings(grants.map(client.domid, client.gref).page)
-            return Channel(incoming, outgoing, _signal(port), "restorer", "toolstack")
+            end = Served(client.domid, client.gref, client.port)
+            incoming, outgoing = ring.xenstore_rings(end.page)
+            return Channel(incoming, outgoing, end.notify, "restorer", "toolstack")
     return None
 
 
