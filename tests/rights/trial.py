@@ -29,7 +29,7 @@ _SHARDS_END = 32  # guests' domids start there
 _LINE = re.compile(r"^\(d(\d+)\) (.*)$")
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 _TROUBLE = re.compile(
-    r"can't|cannot|could not|refuse|fail|denied|Errno|EPERM|EACCES|bug|trouble|Traceback|no answer"
+    r"can't|cannot|could not|refuse|fail|denied|Errno|EPERM|EACCES|\bbug|trouble|Traceback|no answer"
     r"|still dying|no room|stopped:",
     re.IGNORECASE,
 )
