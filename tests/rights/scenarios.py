@@ -331,7 +331,9 @@ def _keeps(trial: Trial, name: str, shell: Shell, device: str) -> None:
     """Writes to a disk and reads it again."""
     said = shell.run(
         f"/dev/{device}",
-        "dd if=/dev/urandom of=/tmp/noise bs=64k count=32 2>/dev/null;"
+        # its front end may still be at it: without the device dd would make a file of that name
+        f"until [ -b /dev/{device} ]; do sleep 1; done;"
+        " dd if=/dev/urandom of=/tmp/noise bs=64k count=32 2>/dev/null;"
         f" dd if=/tmp/noise of=/dev/{device} bs=64k conv=fsync 2>&1 | grep -i error;"
         f" busybox blockdev --flushbufs /dev/{device};"
         f" dd if=/dev/{device} bs=64k count=32 2>/dev/null | busybox cmp - /tmp/noise && echo fine",
