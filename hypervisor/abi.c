@@ -122,10 +122,12 @@ static void domctls(void)
     END();
     DOMCTL(resumedomain);
     END();
+    NUMBER(XEN_DOMCTL_SHADOW_LOGDIRTY_UNMAP);
     NUMBER(XEN_DOMCTL_SHADOW_OP_CLEAN);
     NUMBER(XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY);
     DOMCTL(shadow_op);
     DOMCTL_FIELD(shadow_op, op);
+    DOMCTL_FIELD(shadow_op, mode);
     DOMCTL_FIELD(shadow_op, pages);
     DOMCTL_FIELD(shadow_op, dirty_bitmap);
     MEMBER(struct xen_domctl, u.shadow_op.stats.dirty_count, "dirty_count");
@@ -605,11 +607,13 @@ static void flask(void)
     MEMBER(struct xen_flask_op, u.sid_context.size, "size");
     MEMBER(struct xen_flask_op, u.sid_context.context, "context");
     END();
+    NUMBER(FLASK_GETBOOL);
     NUMBER(FLASK_SETBOOL);
     STRUCT("flask_boolean", struct xen_flask_op);
     FIELD(struct xen_flask_op, cmd);
     FIELD(struct xen_flask_op, interface_version);
     MEMBER(struct xen_flask_op, u.boolean.bool_id, "bool_id");
+    MEMBER(struct xen_flask_op, u.boolean.enforcing, "enforcing");
     MEMBER(struct xen_flask_op, u.boolean.new_value, "new_value");
     MEMBER(struct xen_flask_op, u.boolean.commit, "commit");
     MEMBER(struct xen_flask_op, u.boolean.size, "size");

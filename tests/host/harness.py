@@ -37,19 +37,23 @@ class HostUnderTest:
         self.config_file = config_file
         self.xen_log = host.xen_log
 
+    def environment(self, tenant: str = "") -> dict[str, str]:
+        """With which `xoar` speaks with this host, for a tenant's operator if one is named."""
+        name = f"{tenant}@{self.host.name}" if tenant else self.host.name
+        return os.environ | {"XOAR_HOST": name, "XOAR_CONFIG": str(self.config_file)}
+
     def cli(
         self, *arguments: str, input: str = "", status: int = 0, timeout: float = 300, tenant: str = ""
     ) -> str:
         """Standard output of `xoar ...`, said by a tenant's operator if one is named; it has to end with this
         exit code."""
-        name = f"{tenant}@{self.host.name}" if tenant else self.host.name
         done = subprocess.run(
             [str(CHECKOUT / "xoar"), *arguments],
             input=input,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=os.environ | {"XOAR_HOST": name, "XOAR_CONFIG": str(self.config_file)},
+            env=self.environment(tenant),
         )
         told = f"xoar {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         assert done.returncode == status, told

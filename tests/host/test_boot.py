@@ -16,7 +16,7 @@ CONTROL_PLANE_KIB = 128 << 10
 
 
 def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) -> None:
-    rows = host.json("ps")
+    rows = host.wait_json(lambda rows: rows[0]["name"] != "bootstrapper", "ps")
     shards = (m for level in shardset.load_all().levels for m in level)
     lasting = [m for m in shards if m.lives == "forever"]
     assert [row["name"] for row in rows] == [m.name for m in lasting]

@@ -5,8 +5,14 @@ from array import array
 
 from xoar.abi import xen as abi
 from xoar.builder import acpi, elf, plan, pv, start
+from xoar.builder.delegation import Delegation
+from xoar.builder.devices import Devices
+from xoar.builder.domains import LINKS, THERE, Domain, Domains
 from xoar.builder.errors import BuildError
+from xoar.builder.journal import Journal
 from xoar.builder.library import BLOCK, ENTRY, HEADER, KERNEL, MAGIC, Library
+from xoar.builder.memory import Memory
+from xoar.xen.box import Box
 
 
 def no_unpack(block, target):
@@ -79,3 +85,48 @@ def test_a_plan_is_read():
     read = plan.parse("shard a 1 4096 1 l a\nshard b 2 4096 1 l b\nlink a b b 2\nword b x=1\nlibrary b\n")
     assert read.links[0].server is read.shards[1]
     assert read.shards[1].words == ["x=1"] and read.library == [read.shards[1]]
+
+
+class _Parts:
+    """What Builder remembers, with these links of shards that are built on request."""
+
+    def __init__(self, box, said):
+        read = plan.parse("shard a 1 4096 1 l a\nlate b 7 4096 1 l b\ndriver net0 n 8 4096 1 l n 256\n")
+        self.domains = Domains(read.shards, 32, 5)
+        self.devices = Devices(read.drivers, [(0xC0000000, 0x10000)])
+        self.delegation = Delegation({"b": 3})
+        self.journal = Journal(lambda: 9, lambda line: None)
+        parts = (self.domains, self.devices, self.delegation)
+        links = {"b": (7, ()), "net0": (8, LINKS)}
+        recalls = [
+            lambda message: self.domains.recall(message, links),
+            self.devices.recall,
+            self.delegation.recall,
+        ]
+        remembers = [part.remember for part in parts]
+        self.memory = Memory(box, remembers, recalls, self.journal, said.append)
+
+
+def test_what_is_in_the_box_is_known_in_the_next_life():
+    box, said = Box(memoryview(bytearray(1 << 15))), []
+    life = _Parts(box, said)
+    assert life.memory.load() == 0
+    record = Domain("", 6, "a", LINKS, b"u" * 16, 64, 1, "g")
+    record.stage = THERE
+    life.domains.records[life.domains.free([0, 1])] = record
+    life.devices.claim("net0", 256, [(0xC0000000, 4096)])
+    life.delegation.allow("net0", "b")
+    life.journal.enter("a", "something", "done")
+    life.memory.store()
+
+    records = box.load()
+    records.append(b"rubbish")
+    box.store(records)
+    other = _Parts(box, said)
+    assert other.memory.load() == 7
+    found = other.domains.records[32]
+    assert (found.uuid, found.parent, found.stage, found.group) == (b"u" * 16, "a", THERE, "g")
+    assert other.domains.free([0, 1, 32]) == 33
+    assert other.devices.give("net0") == [(0xC0000000, 4096)]
+    assert [entry.what for entry in other.journal.since(0, 5)[0]] == ["something"]
+    assert len(said) == 1

@@ -86,13 +86,16 @@ def load(
     memory_kib: int,
     vcpus: int,
     place: bool = False,
-) -> None:
-    """Loads the kernel and, behind it, one module (a ramdisk; Builder's library), and sets vCPU 0.
+    box_kib: int = 0,
+) -> "list[tuple[int, int]]":
+    """Loads the kernel and, behind it, one module (a ramdisk; Builder's library), and sets vCPU 0. Returns
+    (address, size) of each module.
 
     `place`: shows the domain its shared info page, so that it needs no right to change its memory map.
+    `box_kib`: its last module is empty memory of this size, at the end of its RAM.
     """
     executable = elf.parse(kernel)
-    end = memory_kib * 1024
+    end = (memory_kib - box_kib) * 1024
     if executable.start < 0x100000 or executable.end > min(end, 0xC0000000):
         raise BuildError(EINVAL, "image %s does not fit into %d KiB" % (kernel.name, memory_kib))
     window = memory.Window(domid)
@@ -108,6 +111,8 @@ def load(
                 raise BuildError(EINVAL, "kernel and ramdisk do not fit into %d KiB" % memory_kib)
             copy_module(window, module, address)
             modules.append((address, size))
+        if box_kib:
+            modules.append((end, box_kib * 1024))
         window.write(start.ACPI, acpi.tables(start.ACPI, vcpus))
         for address, content in start.pages(memory_kib, command_line, modules, start.ACPI, place):
             window.write(address, content)
@@ -116,6 +121,7 @@ def load(
     if place:
         memory.place_shared_info(domid, start.shared_info_frame(memory_kib))
     control.set_start_state(domid, executable.entry, start.START_INFO)
+    return modules
 
 
 def copy_segments(window: memory.Window, kernel: "Image", executable: elf.Executable) -> None:

@@ -11,6 +11,12 @@ from collections import OrderedDict, namedtuple
 from xoar.builder.errors import BuildError
 from xoar.messages.errors import EBUSY, EEXIST, ENOENT, ENOSPC, EPERM
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from xoar.messages.codec import Message
+
 MAX_DEVICES = 16
 """Of one guest: 8 disks and 8 network interfaces, as messages have them."""
 
@@ -90,6 +96,39 @@ class Delegation:
     def had_by(self, toolstack: str) -> int:
         """How many devices the guests of a Toolstack have together."""
         return len([link for link in self._links.values() if link.toolstack == toolstack])
+
+    def remember(self) -> "list[tuple[str, dict[str, Any]]]":
+        """Messages (kind, fields) with which `recall` makes this anew."""
+        found: "list[tuple[str, dict[str, Any]]]" = []
+        for toolstack, drivers in self._allowed.items():
+            for driver in drivers:
+                found.append(("remember_delegation", {"driver": driver, "toolstack": toolstack}))
+        for device, link in self._links.items():
+            fields = {
+                "domid": device.domid,
+                "driver": device.driver,
+                "device_kind": device.kind,
+                "number": device.number,
+                "toolstack": link.toolstack,
+                "group": link.group,
+            }
+            found.append(("remember_link", fields))
+        return found
+
+    def recall(self, message: "Message") -> bool:
+        """Takes one of them back, whoever wrote it; whether it was one of these. BuildError: it can't be."""
+        fields = message.fields
+        if message.kind == "remember_delegation":
+            self.allow(fields.driver, fields.toolstack)
+        elif message.kind == "remember_link":
+            device = Device(fields.domid, fields.driver, fields.device_kind, fields.number)
+            if device in self._links:
+                raise BuildError(EEXIST, "the same device twice")
+            # without the checks of `add`: a delegation may have been withdrawn since
+            self._links[device] = _Link(fields.toolstack, fields.group)
+        else:
+            return False
+        return True
 
     def _of(self, toolstack: str) -> "list[str]":
         if toolstack not in self._allowed:

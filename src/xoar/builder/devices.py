@@ -15,7 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from xoar.messages.codec import Message
+
 PAGE = 4096
+_FOUND_PAGE = 64  # devices in one message
 MOST_FOUND = 256
 """Devices that PCIBack may tell of."""
 
@@ -31,6 +34,7 @@ class Devices:
         self._given: "dict[str, list[tuple[int, int]]]" = {}
         self._found: "list[Any]" = []
         self._withdrawn: "list[int]" = []
+        self._recalled = False  # nothing of the boot plan holds then
 
     # whose they are
 
@@ -94,6 +98,59 @@ class Devices:
         if start != len(self._found) or start + len(found) > MOST_FOUND:
             raise BuildError(EINVAL, "this list of devices has no such page")
         self._found += found
+
+    def remember(self) -> "list[tuple[str, dict[str, Any]]]":
+        """Messages (kind, fields) with which `recall` makes this anew."""
+        found: "list[tuple[str, dict[str, Any]]]" = []
+        for driver, bdf in self._bdfs.items():
+            claimed, given = self._claims.get(driver), self._given.get(driver)
+            found.append(
+                (
+                    "remember_device",
+                    {
+                        "driver": driver,
+                        "bdf": bdf,
+                        "is_claimed": int(claimed is not None),
+                        "claimed": claimed or [],
+                        "is_given": int(given is not None),
+                        "given": given or [],
+                    },
+                )
+            )
+        for start in range(0, len(self._found), _FOUND_PAGE):
+            found.append(("remember_found", {"devices": self._found[start : start + _FOUND_PAGE]}))
+        for start in range(0, len(self._withdrawn), _FOUND_PAGE):
+            bdfs = [(bdf,) for bdf in self._withdrawn[start : start + _FOUND_PAGE]]
+            found.append(("remember_withdrawn", {"bdfs": bdfs}))
+        return found
+
+    def recall(self, message: "Message") -> bool:
+        """Takes one of them back, whoever wrote it; whether it was one of these. BuildError: it can't be."""
+        fields = message.fields
+        if message.kind == "remember_device":
+            if not self._recalled:
+                self._recalled = True
+                self._bdfs = {driver.name: NO_DEVICE for driver in self._drivers}
+            driver = fields.driver
+            self._known(driver)
+            if fields.bdf != NO_DEVICE and self.owner(fields.bdf) not in ("", driver):
+                raise BuildError(EINVAL, "two driver domains have %s" % function_name(fields.bdf))
+            self._bdfs[driver] = fields.bdf
+            for there, bars, kept in (
+                (fields.is_claimed, fields.claimed, self._claims),
+                (fields.is_given, fields.given, self._given),
+            ):
+                if there:
+                    for bar in bars:
+                        self._check(driver, bar.address, bar.size)
+                    kept[driver] = [(bar.address, bar.size) for bar in bars]
+        elif message.kind == "remember_found":
+            self.seen(len(self._found), list(fields.devices))
+        elif message.kind == "remember_withdrawn":
+            self._withdrawn += [row.bdf for row in fields.bdfs]
+        else:
+            return False
+        return True
 
     def rows(self, start: int, most: int) -> "tuple[list[tuple[int, int, int, int, str]], bool]":
         """At most `most` devices from `start` on, as the schema's `found_device`; if there are more."""

@@ -3,9 +3,10 @@
 import nano
 from xoar.builder import construct, driver, start
 from xoar.messages.channel import Channel
+from xoar.messages.renewal import SERVER, Renewal
 from xoar.xen import control, devices, memory
 from xoar.xen.ring import xenstore_rings
-from xoar.xen.served import Served
+from xoar.xen.served import Reached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Machine:
         self._ecam = ecam
         self._labels: "dict[int, str]" = {}
         self._version = ""
-        self._opened: "dict[int, Served]" = {}
+        self._opened: "dict[int, Reached]" = {}
 
     def build(
         self,
@@ -115,10 +116,16 @@ class Machine:
         return rings
 
     def open(self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]") -> Channel:
-        """Builder's end of a link that a shard opened to it; `report` is told of refused messages."""
-        link = self._opened[domid] = Served(domid, gref, port)
+        """Builder's end of a link that a shard which it has built opened to it; `report` is told of refused
+        messages.
+
+        It maps the page by its right to, not by the grant: after a rollback a grant's mapping would still be
+        somewhere.
+        """
+        link = self._opened[domid] = Reached(domid, start.link_frame(gref), port)
         incoming, outgoing = xenstore_rings(link.page)
-        return Channel(incoming, outgoing, link.notify, name, "builder", report)
+        renewal = Renewal(link.page, SERVER)
+        return Channel(incoming, outgoing, link.notify, name, "builder", report, renewal)
 
     def close(self, domid: int) -> None:
         """Gives the page and the port of `open` back."""

@@ -6,11 +6,11 @@ fails is answered with `error` after all that it did has been taken back.
 
 from xoar.abi import xen as abi
 from xoar.builder.delegation import Delegation, Device, check_quota
+from xoar.builder.domains import DYING, LINKS, NO_UUID, THERE, Domain, Domains
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
 from xoar.builder.operations import Call, Operations
 from xoar.builder.permits import Permits
-from xoar.builder.plan import Quota
 from xoar.builder.plugging import Plugging
 from xoar.builder.rights import Rights
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xoar.builder.devices import Devices
     from xoar.builder.journal import Journal
     from xoar.builder.library import Image, Library
-    from xoar.builder.plan import Plan
+    from xoar.builder.plan import Plan, Quota
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
 
@@ -66,13 +66,8 @@ if TYPE_CHECKING:
 
 
 NO_IMAGE = bytes(32)
-_NO_UUID = bytes(16)
-# what a guest or driver domain has: server, grant reference, and what the server calls the link
-LINKS = (
-    ("console", abi.GNTTAB_RESERVED_CONSOLE, "console"),
-    ("xenstore", abi.GNTTAB_RESERVED_XENSTORE, "xenstore"),
-)
-_LAST_DOMID = 0x7FEF
+_GROWING = ("build", "build_shard", "plug", "allow_delegation")
+"""Requests after which there is more to remember."""
 _PAGE = 32
 _DOMAINS_PAGE = 24
 _MAX_REFUSALS = 64
@@ -80,37 +75,11 @@ _NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is report
 _DESTROY_TIMEOUT = 10 * 1000000000
 
 
-class _Record:
-    """What Builder knows of a domain besides what Xen says."""
-
-    def __init__(
-        self,
-        name: str,
-        created: int,
-        parent: "str | None",
-        links: "tuple[tuple[str, int, str], ...]" = LINKS,
-        uuid: bytes = _NO_UUID,
-        memory_kib: int = 0,
-        vcpus: int = 0,
-        group: str = "",
-    ) -> None:
-        self.name = name  # a shard's; guests have none here
-        self.links = links  # that servers are told of
-        self.created = created
-        self.parent = parent  # the Toolstack that asked for it; None: built by Bootstrapper
-        self.uuid = uuid
-        self.memory_kib = memory_kib
-        self.vcpus = vcpus
-        self.group = group  # of guests that share driver domains
-        self.started = parent is None
-        self.reported = False  # its end has been reported
-
-
 class Service:
     """`clients`: channels of the shards that ask Builder, by name; `servers`: those of XenStore and Console.
 
     `plan` is the boot plan; the shards in it that are built at boot run already. Guests get domids from
-    `first_guest` on.
+    `first_guest` on. `is_full()`: whether there is no room to remember more.
     """
 
     def __init__(
@@ -132,23 +101,84 @@ class Service:
         self._devices = devices
         self._delegation = Delegation({name: quota.devices for name, quota in plan.quotas.items()})
         self._journal = journal
-        now = machine.now()
-        self._records = {shard.domid: _Record(shard.name, now, None) for shard in plan.shards}
-        self._records[0] = _Record("bootstrapper", 0, None)  # about to end, or gone already
+        self._domains = Domains(plan.shards, first_guest, machine.now())
+        self._records = self._domains.records
         self._operations = Operations(servers, machine.now)
         self._plugging = Plugging(self._delegation, self._operations, plan.drivers)
+        self._permits = Permits(plan.optional, machine.switch)
         self._rights = Rights(
             journal,
-            Permits(plan.optional, machine.switch),
+            self._permits,
             devices,
             self._delegation,
             self._plugging,
-            self._domid_of,
+            self._domains.domid_of,
             machine.now,
         )
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
-        self._first_domid = self._next_domid = first_guest
         self._refusals = 0
+        self.is_full: "Callable[[], bool]" = lambda: False
+
+    # -- the life of Builder
+
+    def remembers(self) -> "list[Callable[[], list[tuple[str, dict[str, Any]]]]]":
+        """What each part has to remember, as messages (kind, fields)."""
+        parts = (self._domains, self._devices, self._delegation, self._permits)
+        return [part.remember for part in parts]
+
+    def recalls(self) -> "list[Callable[[Message], bool]]":
+        """What takes such messages back."""
+        links = {}
+        for shard in self._plan.late:
+            links[shard.name] = (shard.domid, self._told_of(shard))
+        for driver in self._plan.drivers:
+            links[driver.name] = (driver.domid, LINKS)
+        domains = self._domains
+        return [
+            lambda message: domains.recall(message, links),
+            self._devices.recall,
+            self._delegation.recall,
+            self._permits.recall,
+        ]
+
+    def recalled(self) -> None:
+        """All is taken back: what was half done is undone, and who is there is listened to."""
+        self._permits.settle()
+        present = {info.domid: info.flags & abi.XEN_DOMINF_dying for info in self._machine.domains()}
+        for domid, record in list(self._records.items()):
+            if record.stage != THERE and domid not in present:
+                self._records.pop(domid)
+                self._plugging.ended(domid, record.name)
+            elif present.get(domid):
+                record.reported = True  # it will vanish
+            elif record.stage != THERE:
+                self._release(domid, lambda trouble: None)
+            elif record.port:
+                self._listen_to(domid, record)
+        for domid, is_dying in present.items():
+            if domid not in self._records and self._domains.is_guests(domid) and not is_dying:
+                print("builder: nobody knows domain %d: it is destroyed" % domid)
+                self._machine.destroy(domid)
+
+    def _listen_to(self, domid: int, record: Domain) -> None:
+        gref = self._link_to_builder(record.name)
+        if gref is not None:
+            report = self._journal.reporter(record.name)
+            shard = _named(self._plan.late, record.name)
+            channel = self._machine.open(domid, gref, record.port, shard.image, report)
+            self._clients[record.name] = channel
+
+    def _link_to_builder(self, name: str) -> "int | None":
+        for link in self._plan.late_links:
+            if link.client.name == name and link.server.name == "builder":
+                gref: int = link.gref
+                return gref
+        return None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no operation goes on and no domain is dying."""
+        return not self._dying and not self._operations.deadlines()
 
     # -- requests
 
@@ -156,6 +186,8 @@ class Service:
         """Carries out one request of a Toolstack."""
         channel = self._clients[client]
         try:
+            if message.kind in _GROWING and self.is_full():
+                raise BuildError(ENOMEM, "Builder has no room to remember more domains and devices")
             name = "on_" + message.kind
             serve = getattr(self._rights, name, None) or getattr(self, "_" + name)
             serve(client, channel, message)
@@ -184,8 +216,8 @@ class Service:
         if request.vcpus < 1 or request.vcpus > 64:
             raise BuildError(EINVAL, "a domain has 1 to 64 vCPUs, not %d" % request.vcpus)
         self._judge(client, request)
-        domid = self._free_domid()
-        self._records[domid] = _Record(
+        domid = self._domains.free([info.domid for info in self._machine.domains()])
+        self._records[domid] = Domain(
             "",
             self._machine.now(),
             client,
@@ -206,7 +238,7 @@ class Service:
 
     def _judge(self, client: str, request: "Any") -> None:
         """Raises BuildError for a guest that its Toolstack may not have."""
-        if request.uuid == _NO_UUID:
+        if request.uuid == NO_UUID:
             raise BuildError(EINVAL, "a guest has a uuid other than zero")
         if request.uuid in [record.uuid for record in self._records.values()]:
             raise BuildError(EEXIST, "there is a domain with this uuid already")
@@ -227,8 +259,7 @@ class Service:
         build: "Callable[[Any], dict[int, tuple[int, int]]]" = self._build_late
         links: "tuple[tuple[str, int, str], ...]" = LINKS
         if wanted is not None:
-            told = [link for link in self._opened_by(wanted) if link.server.name in self._servers]
-            links = tuple([(link.server.name, link.gref, link.name) for link in told])
+            links = self._told_of(wanted)
         else:
             wanted = _named(self._plan.drivers, name)
             build = self._build_driver
@@ -236,7 +267,7 @@ class Service:
             raise BuildError(ENOENT, "the boot plan has no shard %s that is built on request" % name)
         if wanted.domid in self._records:
             raise BuildError(EBUSY, "%s is there already, as domain %d" % (name, wanted.domid))
-        self._records[wanted.domid] = _Record(name, self._machine.now(), client, links)
+        self._records[wanted.domid] = Domain(name, self._machine.now(), client, links)
         try:
             rings = build(wanted)
         except (BuildError, OSError, MemoryError):
@@ -246,6 +277,10 @@ class Service:
 
     def _opened_by(self, shard: "Any") -> "list[Any]":
         return [link for link in self._plan.late_links if link.client is shard]
+
+    def _told_of(self, shard: "Any") -> "tuple[tuple[str, int, str], ...]":
+        told = [link for link in self._opened_by(shard) if link.server.name in self._servers]
+        return tuple([(link.server.name, link.gref, link.name) for link in told])
 
     def _build_late(self, shard: "Any") -> "dict[int, tuple[int, int]]":
         opened = self._opened_by(shard)
@@ -257,13 +292,11 @@ class Service:
             words += self._devices.words(self._records)
         image = self._library.named(shard.image, SHARD)
         rings = self._machine.build_shard(shard, words, image, links, with_ecam)
-        for link in opened:
-            if link.server.name == "builder":
-                port = rings[link.gref][1]
-                report = self._journal.reporter(shard.name)
-                self._clients[shard.name] = self._machine.open(
-                    shard.domid, link.gref, port, shard.image, report
-                )
+        gref = self._link_to_builder(shard.name)
+        if gref is not None:
+            record = self._records[shard.domid]
+            record.port = rings[gref][1]
+            self._listen_to(shard.domid, record)
         return rings
 
     def _build_driver(self, driver: "Any") -> "dict[int, tuple[int, int]]":
@@ -284,6 +317,7 @@ class Service:
 
                 self._release(domid, gone)
                 return
+            record.stage = THERE
             store = links.get(abi.GNTTAB_RESERVED_XENSTORE, (0, 0))
             console = links.get(abi.GNTTAB_RESERVED_CONSOLE, (0, 0))
             channel.send(
@@ -305,7 +339,7 @@ class Service:
                     "domid": domid,
                     "link": link,
                     "name": record.name,
-                    "parent": self._domid_of(record.parent),
+                    "parent": self._domains.domid_of(record.parent),
                     "uuid": record.uuid,
                     "gref": gref,
                     "port": links[gref][1],
@@ -347,14 +381,14 @@ class Service:
 
     def _on_unpause(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid
-        record = self._own(client, domid)
+        record = self._domains.own(client, domid)
         self._machine.unpause(domid)
         record.started = True
         channel.send("done", message.id)
 
     def _on_destroy(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid
-        self._own(client, domid)
+        self._domains.own(client, domid)
         if domid in self._dying:
             raise BuildError(EBUSY, "domain %d is being destroyed already" % domid)
 
@@ -373,8 +407,8 @@ class Service:
 
     def _device(self, client: str, fields: "Any") -> "tuple[Device, str]":
         """The device that a Toolstack speaks of, and its guest's group. Raises BuildError."""
-        record = self._own(client, fields.domid)
-        if fields.domid in self._dying or record.uuid == _NO_UUID:
+        record = self._domains.own(client, fields.domid)
+        if fields.domid in self._dying or record.uuid == NO_UUID:
             raise BuildError(ENOENT, "domain %d is no guest that lives" % fields.domid)
         return Device(fields.domid, fields.driver, fields.device_kind, fields.number), record.group
 
@@ -382,7 +416,7 @@ class Service:
         total, free = self._memory_for(client)
         infos = [info for info in self._machine.domains() if info.domid >= message.fields.start]
         if client in self._plan.quotas:
-            infos = [info for info in infos if self._is_seen_by(client, info.domid)]
+            infos = [info for info in infos if self._domains.is_seen_by(client, info.domid)]
         rows = []
         for info in infos[:_DOMAINS_PAGE]:
             record = self._records.get(info.domid)
@@ -472,7 +506,7 @@ class Service:
             self._hang_up(domid, record)
             self._plugging.ended(domid, record.name)
 
-    def _report(self, domid: int, record: _Record, reason: str) -> None:
+    def _report(self, domid: int, record: Domain, reason: str) -> None:
         print("builder: domain %d (%s) ended: %s" % (domid, record.name or record.parent, reason))
         if record.parent in self._clients:
             self._clients[record.parent].send("stopped", 0, domid=domid, reason=reason)
@@ -499,6 +533,7 @@ class Service:
     def _release(self, domid: int, done: "Callable[[str], None]") -> None:
         """Has the servers let go of a domain, destroys it, and goes on when it has vanished."""
         self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, done)
+        self._records[domid].stage = DYING
 
         def released(trouble: str) -> None:
             # a server that refuses or hangs must not keep a domain alive
@@ -509,10 +544,10 @@ class Service:
             self.domains_changed()
 
         record = self._records[domid]
-        calls = [Call(server, "release", {"domid": domid}) for server in _servers(record)]
+        calls = [Call(server, "release", {"domid": domid}) for server in record.servers()]
         self._operations.start(calls, released)
 
-    def _hang_up(self, domid: int, record: _Record) -> None:
+    def _hang_up(self, domid: int, record: Domain) -> None:
         """Gives back a domain's page and port, if it was a client that Builder built."""
         if record.parent is not None and self._clients.pop(record.name, None) is not None:
             self._machine.close(domid)
@@ -522,6 +557,7 @@ class Service:
         self._hang_up(domid, self._records[domid])
         if [info for info in self._machine.domains() if info.domid == domid]:
             self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, lambda trouble: None)
+            self._records[domid].stage = DYING
             self._machine.destroy(domid)
             self.domains_changed()
         else:
@@ -535,6 +571,10 @@ class Service:
 
     # -- helpers
 
+    def _had_by(self, client: str) -> "Quota":
+        """What the guests of a Toolstack have together."""
+        return self._domains.had_by(client, self._delegation.had_by(client))
+
     def _memory_for(self, client: str) -> "tuple[int, int]":
         """KiB in all, and free: the host's, or a tenant's share of it."""
         quota = self._plan.quotas.get(client)
@@ -542,46 +582,6 @@ class Service:
             return self._machine.memory_kib()
         total: int = quota.memory_kib
         return total, total - self._had_by(client).memory_kib
-
-    def _had_by(self, client: str) -> Quota:
-        """What the guests of a Toolstack have together."""
-        guests = [record for record in self._records.values() if record.parent == client]
-        memory_kib, vcpus = [guest.memory_kib for guest in guests], [guest.vcpus for guest in guests]
-        return Quota(sum(memory_kib), sum(vcpus), len(guests), self._delegation.had_by(client))
-
-    def _is_seen_by(self, client: str, domid: int) -> bool:
-        record = self._records.get(domid)
-        return record is not None and client in (record.parent, record.name)
-
-    def _domid_of(self, name: "str | None") -> int:
-        domids = [domid for domid, record in self._records.items() if name and record.name == name]
-        return domids[0] if domids else 0
-
-    def _own(self, client: str, domid: int) -> _Record:
-        record = self._records.get(domid)
-        if record is None:
-            raise BuildError(ENOENT, "there is no domain %d" % domid)
-        if record.parent != client:
-            raise BuildError(EPERM, "domain %d is not %s's" % (domid, client))
-        return record
-
-    def _free_domid(self) -> int:
-        """A domid that is not in use; one that was is used again as late as possible."""
-        present = [info.domid for info in self._machine.domains()]
-        while self._next_domid in present or self._next_domid in self._records:
-            self._next_domid = self._next_domid + 1 if self._next_domid < _LAST_DOMID else self._first_domid
-        domid = self._next_domid
-        self._next_domid = domid + 1 if domid < _LAST_DOMID else self._first_domid
-        return domid
-
-
-def _servers(record: _Record) -> "list[str]":
-    """Each once, however many links lead there."""
-    names: "list[str]" = []
-    for server, _, _ in record.links:
-        if server not in names:
-            names.append(server)
-    return names
 
 
 def _named(entries: "list[Any]", name: str) -> "Any":

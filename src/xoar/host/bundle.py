@@ -93,7 +93,7 @@ def _restart_lines(plan: BootPlan) -> Iterable[str]:
     for shard in plan.restarted:
         restart = shard.manifest.restart
         room_kib += bootplan.memory_kib(shard.manifest, 0)
-        yield f"restart {shard.name} {plan.restorer} {restart.seconds}"
+        yield f"restart {shard.name} {plan.restorer} {restart.seconds} {restart.box_kib}"
         yield f"word toolstack restarted={shard.name}:{str(restart).replace(' ', '_')}"
         for who in restart.by:
             # none but those who ask after a number of requests know what a request is

@@ -19,12 +19,13 @@ REACH = {
     "console": "the consoles of all guests, and what operators ask the Toolstack for; no memory",
     "builder": "everything",
     "toolstack": "life, death and configuration of all guests; no memory",
+    "restorer": "everything, as it may change Builder; but it takes no input that could change it",
     "pciback": "while it lives: the configuration space of all devices; no memory",
 }
 """What whoever took over a shard of that kind gets at, beside the shard itself. "No memory" is none but what
 a guest grants it, such as the pages of its rings."""
 
-ONCE = ("xenstore", "console", "builder", "logic", "toolstack")
+ONCE = ("xenstore", "console", "builder", "logic", "toolstack", "restorer")
 """The shards that a host has once, for all guests."""
 _PCIBACK = "pciback"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from xoar.messages.renewal import Renewal
     from xoar.xen.ring import ByteRing
 
 MAX_QUEUE = 4 * MAX_FRAME
@@ -29,7 +30,8 @@ class Channel:
     """One end of a link. `peer` and `me` are names as the schema's routes have them.
 
     `notify()` signals the link's event channel; `report(text)` gets one line for each refused message, at
-    most 16 in the life of the channel.
+    most 16 in the life of the channel. `renewal`: either end may begin the conversation anew; `renewals`
+    counts how often the other end did. While `held`, what is sent waits for the next `flush`.
     """
 
     def __init__(
@@ -40,9 +42,13 @@ class Channel:
         peer: str,
         me: str,
         report: "Callable[[str], None]" = print,
+        renewal: "Renewal | None" = None,
     ) -> None:
         self.broken = ""
         self.more = False
+        self.held = False
+        self.renewals = 0
+        self._renewal = renewal
         self._incoming = incoming
         self._outgoing = outgoing
         self._notify = notify
@@ -58,6 +64,24 @@ class Channel:
         """Whether the largest message would find no room: a server then leaves requests in the ring."""
         return len(self._queue) + MAX_FRAME > MAX_QUEUE
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way: all that has come was received, all that was sent is in the ring, or
+        this end waits to begin anew."""
+        if self.broken or (self._renewal is not None and self._renewal.waits):
+            return True
+        try:
+            return not self._queue and self._decoder.between and not self._incoming.readable()
+        except RingError:
+            return False
+
+    def renew(self) -> None:
+        """Begins the conversation anew: what was on its way either way is lost."""
+        assert self._renewal is not None
+        self._forget()
+        self._renewal.begin()
+        self._notify()
+
     def send(self, kind: str, id: int, **fields: "Any") -> bool:
         """Queues a message and sends what the ring takes; False (nothing queued) if the queue is full.
 
@@ -71,7 +95,7 @@ class Channel:
 
     def flush(self) -> bool:
         """Moves queued bytes into the ring; True if none are left."""
-        if self._queue and not self.broken:
+        if self._queue and not self.broken and self._may_go_on():
             try:
                 count = self._outgoing.write(self._queue)
             except RingError as error:
@@ -86,7 +110,7 @@ class Channel:
         """Messages that have arrived; a bounded number. `more` is set if the ring holds more already."""
         messages: "list[Message]" = []
         self.more = False
-        if self.broken:
+        if not self._may_go_on() or self.broken:
             return messages
         try:
             for _ in range(_RING_READS):
@@ -102,6 +126,25 @@ class Channel:
         except RingError as error:
             self._break(str(error))
         return messages
+
+    def _may_go_on(self) -> bool:
+        """Does what the other end wants; whether it has done what this one wants."""
+        renewal = self._renewal
+        if renewal is None:
+            return True
+        if renewal.wanted:
+            self._forget()
+            self._incoming.reset()
+            self._outgoing.reset()
+            renewal.fulfil()
+            self.renewals += 1
+            self._notify()
+        return not renewal.waits
+
+    def _forget(self) -> None:
+        self._decoder = Decoder()
+        self._queue = b""
+        self.broken = ""
 
     def _decode(self, messages: "list[Message]") -> None:
         while True:
@@ -140,5 +183,6 @@ class Channel:
         if self.broken or len(self._queue) + len(frame) > MAX_QUEUE:
             return False
         self._queue += frame
-        self.flush()
+        if not self.held:
+            self.flush()
         return True

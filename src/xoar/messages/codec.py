@@ -52,6 +52,16 @@ def encode_error(id: int, errno: int, text: str) -> bytes:
     return encode("error", id, errno=errno, text=clean)
 
 
+def decode(frame: bytes) -> Message:
+    """The message that is this frame. Raises MessageError if it is no whole one, or more than one."""
+    decoder = Decoder()
+    decoder.feed(frame)
+    message = decoder.next()
+    if message is None or decoder.rest():
+        raise MessageError("%d bytes are not one frame" % len(frame))
+    return message
+
+
 class Decoder:
     """Finds messages in a stream of bytes that arrives in any pieces. From when `seal` is set, a message
     counts only with the tag that follows it."""
@@ -68,6 +78,11 @@ class Decoder:
         """Takes what has arrived and is no whole message yet: the stream becomes another one."""
         rest, self._buffer = self._buffer, b""
         return rest
+
+    @property
+    def between(self) -> bool:
+        """Whether no part of a message waits for the rest of it."""
+        return not self._buffer
 
     def next(self) -> "Message | None":
         """The next whole message, or None until more bytes arrive.

@@ -6,7 +6,7 @@ one domain may ask. So there is nothing here to confuse, and a storm of events i
 
 from collections import namedtuple
 
-from xoar.microreboot.snapshot import Snapshot
+from xoar.microreboot.snapshot import Broken, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,22 +21,28 @@ if TYPE_CHECKING:
         def notify(self, port: int) -> None: ...
 
 
-Target = namedtuple("Target", ("name", "domid", "frames", "port", "seconds", "untracked"))
-"""A shard that is rolled back: how many frames of memory it has, the event channel with it, after how many
-seconds it is rolled back in any case (0: never), and the frames in which others write by grants."""
+Target = namedtuple(
+    "Target", ("name", "domid", "frames", "port", "seconds", "asks", "untracked", "kept", "sealed")
+)
+"""A shard that is rolled back: how many frames of memory it has (the shared info page follows them), the
+event channel with it, after how many seconds it is rolled back in any case (0: never), whether it may ask for
+it itself. Then ranges of frames: in which others write by grants, which Xen does not count as written, so
+they are put back each time; that are left as they are; and that nobody writes, of which there is no copy."""
 
 Kick = namedtuple("Kick", ("who", "target", "listens"))
 """Somebody who may ask for a shard's rollback; `listens`: and who is to hear of each, as it speaks with the
 shard."""
 
 Rollback = namedtuple("Rollback", ("target", "life", "cause", "reason", "pages", "times"))
-"""What is told of one: `life` is the number of the life that begins; `cause` is who asked, "timer", or
-"start" for the snapshot itself; `reason` is SHUTDOWN_* if the shard had ended, else None; `pages` were
-restored (copied, for the snapshot); `times` are those of Snapshot.restore (start and end, for the
-snapshot)."""
+"""What is told of one: `life` is the number of the life that begins; `cause` is who asked, which may be
+"itself", "timer", or "start" for the snapshot itself; `reason` is SHUTDOWN_* if the shard had ended, else
+None; `pages` were restored (copied, for the snapshot); `times` are those of Snapshot.restore (start and end,
+for the snapshot)."""
 
 _NS = 1_000_000_000
-TIMER, START = "timer", "start"
+TIMER, START, ITSELF = "timer", "start", "itself"
+DEMAND_PACE = _NS // 20
+"""Who asks as it likes gets a rollback as often as this (ns): it shall not keep others from being served."""
 
 
 class _Shard:
@@ -45,6 +51,7 @@ class _Shard:
         self.snapshot: "Snapshot | None" = None
         self.deadline: "int | None" = None
         self.failed = False
+        self.last = 0  # when the last life began
 
 
 class Restorer:
@@ -67,6 +74,7 @@ class Restorer:
         self._life_frame = life_frame
         self._tell = tell
         self._report = report
+        self._postponed: "dict[int, int]" = {}  # port -> when what was asked there is done
 
     def turn(self, ports: "list[int]") -> None:
         """Does what these ports ask for, each once."""
@@ -74,9 +82,12 @@ class Restorer:
             if port in self._own:
                 self._begin(self._shards[self._own[port]])
             elif port in self._kicks:
-                kick = self._kicks[port]
-                self._roll_back(self._shards[kick.target], kick.who, port)
+                self._asked(port, self._kicks[port])
         now = self._machine.now()
+        for port in [port for port, due in self._postponed.items() if due <= now]:
+            del self._postponed[port]
+            kick = self._kicks[port]
+            self._roll_back(self._shards[kick.target], kick.who, port)
         for shard in self._shards.values():
             if shard.deadline is not None and shard.deadline <= now:
                 self._roll_back(shard, TIMER, None)
@@ -84,17 +95,27 @@ class Restorer:
     def deadline(self) -> "int | None":
         """When `turn` is to be called in any case (ns)."""
         deadlines = [shard.deadline for shard in self._shards.values() if shard.deadline is not None]
+        deadlines += list(self._postponed.values())
         return min(deadlines) if deadlines else None
 
+    def _asked(self, port: int, kick: Kick) -> None:
+        shard = self._shards[kick.target]
+        due = shard.last + DEMAND_PACE
+        if kick.listens or due <= self._machine.now():
+            self._roll_back(shard, kick.who, port)
+        else:
+            self._postponed[port] = due
+
     def _begin(self, shard: _Shard) -> None:
-        """Takes a shard's snapshot. Only the first time: what asks later may be anybody in its place."""
+        """Takes a shard's snapshot. Only the first time: what asks later may be anybody in its place, and can
+        have no more than a rollback."""
         target = shard.target
-        if shard.snapshot is None and not shard.failed:
+        if shard.snapshot is not None and target.asks:
+            self._roll_back(shard, ITSELF, None)
+        elif shard.snapshot is None and not shard.failed:
             start = self._machine.now()
             try:
-                shard.snapshot = Snapshot(
-                    self._machine, target.domid, target.frames, list(target.untracked), self._life_frame
-                )
+                shard.snapshot = Snapshot(self._machine, target, self._life_frame)
             except (OSError, MemoryError) as error:
                 self._give_up(shard, "no snapshot of %s: %s" % (target.name, error))
                 return
@@ -110,7 +131,7 @@ class Restorer:
             return
         try:
             pages, reason, times = snapshot.restore()
-        except OSError as error:
+        except (OSError, Broken) as error:
             self._give_up(shard, "%s can't be rolled back any more: %s" % (target.name, error))
             return
         self._tell(Rollback(target.name, snapshot.lives, cause, reason, pages, times))
@@ -118,8 +139,9 @@ class Restorer:
 
     def _begin_life(self, shard: _Shard, asker: "int | None") -> None:
         """Wakes the shard, whoever asked for its rollback, and who speaks with it."""
+        shard.last = self._machine.now()
         if shard.target.seconds:
-            shard.deadline = self._machine.now() + shard.target.seconds * _NS
+            shard.deadline = shard.last + shard.target.seconds * _NS
         for port, kick in self._kicks.items():
             if port == asker or (kick.listens and kick.target == shard.target.name):
                 self._machine.notify(port)

@@ -10,7 +10,7 @@ from xoar.abi import xen as abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Machine(Protocol):
         """What is done to Xen (machine.py); a test has one of its own."""
@@ -39,21 +39,25 @@ PHASES = ("pause", "dirty", "copy", "context", "unpause")
 _EVENT_FIELDS = ("upcall", "selector", "evtchn_pending", "evtchn_mask")
 
 
-class Snapshot:
-    """Takes it, of a domain with `count` frames of memory; the shared info page follows them.
+_ZEROS, _KEPT, _SEALED = -1, -2, -3
+"""In place of where a frame's copy lies: it held only zeros; it is not put back; it is not to be written."""
 
-    `tracked_by_nobody`: frames in which others write by grants, which Xen does not count as written; they are
-    restored each time. `life_frame`: the one whose first word says which life this is. OSError: Xen refuses,
-    or there is no room for the copies.
+
+class Broken(Exception):
+    """The shard can't be put back, and must not run any more."""
+
+
+class Snapshot:
+    """Takes it, of the domain of a Target (restorer.py). `life_frame`: the one whose first word says which
+    life this is. OSError: Xen refuses, or there is no room for the copies.
     """
 
-    def __init__(
-        self, machine: "Machine", domid: int, count: int, tracked_by_nobody: "list[int]", life_frame: int
-    ) -> None:
+    def __init__(self, machine: "Machine", target: "Any", life_frame: int) -> None:
+        domid, count = target.domid, target.frames
         self._machine = machine
         self._domid = domid
         self.lives = 0
-        self._untracked = tracked_by_nobody + [life_frame]
+        self._untracked = [frame for run in target.untracked for frame in run] + [life_frame]
         self._life_frame = life_frame
         words = (count + 1 + _WORD - 1) // _WORD  # shared info counts as written, too
         self._frames = count
@@ -62,7 +66,12 @@ class Snapshot:
         try:
             self._memory = machine.map_all(domid, count + 1)
             self._context = machine.context(domid)
-            self._slots, self.pages = _filled(self._memory, count)
+            self._slots = array("i", [0] * count)
+            for runs, slot in ((target.kept, _KEPT), (target.sealed, _SEALED)):
+                for run in runs:
+                    for frame in run:
+                        self._slots[frame] = slot
+            self.pages = self._find_content()
             self._copies = machine.room(self.pages)
             for frame in range(count):
                 slot = self._slots[frame]
@@ -73,11 +82,23 @@ class Snapshot:
         finally:
             machine.unpause(domid)
 
+    def _find_content(self) -> int:
+        """Gives each frame that has to be copied its place; how many these are."""
+        memory, slots, pages = self._memory, self._slots, 0
+        for frame in range(self._frames):
+            if slots[frame] == 0:
+                if memory[frame * PAGE : (frame + 1) * PAGE] == _ZERO:
+                    slots[frame] = _ZEROS
+                else:
+                    slots[frame] = pages * PAGE
+                    pages += 1
+        return pages
+
     def restore(self) -> "tuple[int, int | None, list[int]]":
         """Puts the shard back: its next life begins.
 
         Returns how many pages it had written, why it had ended (SHUTDOWN_*, None if it had not), and the
-        times (ns) at the start and after each of PHASES.
+        times (ns) at the start and after each of PHASES. Broken: the shard stays paused for good.
         """
         machine, domid = self._machine, self._domid
         times = [machine.now()]
@@ -94,8 +115,10 @@ class Snapshot:
                 machine.resume(domid)
             self._begin_life()
             times.append(machine.now())
-        finally:
+        except OSError:
             machine.unpause(domid)
+            raise
+        machine.unpause(domid)
         times.append(machine.now())
         return written, reason, times
 
@@ -121,21 +144,14 @@ class Snapshot:
 
     def _restore_page(self, frame: int) -> None:
         slot = self._slots[frame]
-        page = _ZERO if slot < 0 else self._copies[slot : slot + PAGE]
+        if slot == _KEPT:
+            return
+        if slot == _SEALED:
+            raise Broken("it has written in its boot module")
+        page = _ZERO if slot == _ZEROS else self._copies[slot : slot + PAGE]
         self._memory[frame * PAGE : (frame + 1) * PAGE] = page
 
     def _begin_life(self) -> None:
         self.lives += 1
         start = self._life_frame * PAGE
         self._memory[start : start + 4] = self.lives.to_bytes(4, "little")
-
-
-def _filled(memory: memoryview, count: int) -> "tuple[array[int], int]":
-    """Where the copy of each frame goes, -1 for one that holds only zeros, and how many have a copy."""
-    slots = array("i", [-1] * count)
-    pages = 0
-    for frame in range(count):
-        if memory[frame * PAGE : (frame + 1) * PAGE] != _ZERO:
-            slots[frame] = pages * PAGE
-            pages += 1
-    return slots, pages

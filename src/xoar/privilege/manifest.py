@@ -87,19 +87,25 @@ class Serial:
 class Restart:
     """When a shard is rolled back to its snapshot: on demand in any case, and as `policy` says.
 
-    `by` are the shards that may ask for it.
+    `by` are the shards that may ask for it. With policy "idle" it asks itself each time that it has nothing
+    on its way any more.
     """
 
-    policy: Literal["none", "demand", "request", "timer"]
+    policy: Literal["none", "demand", "request", "timer", "idle"]
     by: tuple[str, ...] = ()
     requests: int = 0  # policy "request": after so many
     patience_ms: int = 0  # policy "request": for one request; who asks keeps the time
-    seconds: int = 0  # policy "timer": so many after the last one
+    seconds: int = 0  # policies "timer" and "idle": so many after the last one
+    box_kib: int = 0  # policy "idle": memory that a rollback leaves as it is (xoar.xen.box)
     line: int = 0
     by_line: int = 0
 
     def __str__(self) -> str:
-        details = {"request": f"after {self.requests} requests", "timer": f"after {self.seconds} s"}
+        details = {
+            "request": f"after {self.requests} requests",
+            "timer": f"after {self.seconds} s",
+            "idle": f"when idle and after {self.seconds} s",
+        }
         if self.policy == "request" and self.requests == 1:
             return "after each request"
         return details.get(self.policy, {"demand": "on demand"}.get(self.policy, "none"))
@@ -332,24 +338,26 @@ def _restart(table: _Table, kind: Kind) -> Restart:
         return Restart("none")
     inner = table.table("restart")
     assert inner is not None
-    policy = inner.choice("policy", ("demand", "request", "timer"))
-    by = inner.words("by", '["xenstore"]') if "by" in inner or policy != "timer" else []
-    requests = patience = seconds = 0
+    policy = inner.choice("policy", ("demand", "request", "timer", "idle"))
+    by = inner.words("by", '["xenstore"]') if "by" in inner or policy in ("demand", "request") else []
+    requests = patience = seconds = box = 0
     if policy == "request":
         requests = inner.number("requests", 1, 1, 1000000)
         patience = inner.number("patience_ms", 5000, 100, 600000)
-    elif policy == "timer":
-        seconds = inner.number("seconds", 60, 1, 86400)
+    else:
+        seconds = inner.number("seconds", 60, 1, 86400) if policy != "demand" else 0
+    if policy == "idle":
+        box = _memory_kib(inner, "box", "64KiB")
     inner.end()
-    return Restart(policy, tuple(by), requests, patience, seconds, inner.line(), inner.line("by"))
+    return Restart(policy, tuple(by), requests, patience, seconds, box, inner.line(), inner.line("by"))
 
 
-def _memory_kib(table: _Table) -> int:
-    text = table.word("memory", "12MiB", _MEMORY)
+def _memory_kib(table: _Table, name: str = "memory", example: str = "12MiB") -> int:
+    text = table.word(name, example, _MEMORY)
     number, unit = _MEMORY.fullmatch(text).groups()  # type: ignore[union-attr]
     kib = int(number) * _UNITS[unit]
     if kib % 4 or kib > _MAX_MEMORY_KIB:
-        table.fail("memory", f'memory = "{text}" must be whole pages (4KiB), and 64GiB at most')
+        table.fail(name, f'{name} = "{text}" must be whole pages (4KiB), and 64GiB at most')
     return kib
 
 

@@ -204,10 +204,11 @@ def _shared(manifest: Manifest, server_name: str) -> Iterator[Rule]:
     """For pages of the client that the server maps, and an event channel."""
     client, server = domain_type(manifest.name), domain_type(server_name)
     client_end, server_end = channel_type(manifest.name), channel_type(server_name)
-    yield Rule(server, client, "grant", "map_read")
-    yield Rule(server, client, "grant", "map_write")
-    if manifest.kind != "shard" or manifest.lives != "forever":
-        yield Rule(server, client, "grant", "unmap")
+    if not (server_name == "builder" and manifest.on_request):  # whom it builds it reaches without a grant
+        yield Rule(server, client, "grant", "map_read")
+        yield Rule(server, client, "grant", "map_write")
+        if manifest.kind != "shard" or manifest.lives != "forever":
+            yield Rule(server, client, "grant", "unmap")
     yield Rule(client_end, server, "event", "bind")
     yield Rule(server_end, client, "event", "bind")
     yield Rule(server, server_end, "event", "create")

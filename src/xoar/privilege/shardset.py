@@ -200,10 +200,10 @@ def _check_restart(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
     reason = ""
     if manifest.lives != "forever" or manifest.on_request:
         reason = f'it is not there from boot to the end (lives = "{manifest.lives}")'
-    elif manifest.receives:
-        reason = f"it has what no other shard has: {manifest.receives[0]}"
-    elif clients:
-        reason = f"it maps pages of {clients[0]}, and what it had mapped since could not be unmapped"
+    elif "restarts" in manifest.receives:
+        reason = "it is the one that rolls others back"
+    elif clients and restart.policy != "idle":
+        reason = f'it maps pages of {clients[0]}, and lets go of them only with policy = "idle"'
     elif not any("restarts" in m.receives for m in by_name.values()):
         reason = 'no shard rolls others back (receives = ["restarts"])'
     if reason:

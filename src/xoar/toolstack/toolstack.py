@@ -59,6 +59,7 @@ class Toolstack:
         self.builder = Builder(link)
         self.waits = Waits(clock)
         self._link = link
+        self._renewals = link.renewals
         self._store = store
         self._relay = relay
         self._settings = settings
@@ -99,6 +100,9 @@ class Toolstack:
         more = self.rollbacks.turn() or more
         more = self.waits.poll() or more
         more = self._store.finish() or more
+        if self._link.renewals != self._renewals:
+            self._renewals = self._link.renewals
+            more = self.builder.fail_all("Builder was restarted while it worked on this; try again") or more
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()

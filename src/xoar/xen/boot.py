@@ -136,6 +136,18 @@ def snapshot() -> int:
     return life[0]
 
 
+def roll_back() -> None:
+    """Asks Restorer to begin this shard's next life, which it does while this one sleeps (policy "idle")."""
+    restorer = setting("restorer")
+    if restorer is not None:
+        events.notify(int(restorer))
+
+
+def box() -> memoryview:
+    """The memory of this shard's recovery box, which outlives rollbacks (policy "idle")."""
+    return modules()[-1]
+
+
 def ready() -> None:
     """Tells Bootstrapper, if there is one, that this shard serves. In later lives it mostly has ended
     already; but the first life may have been too short to say it."""

@@ -52,18 +52,24 @@ def _flask(command: int, sid: int, context: "bytes | bytearray", size: int, what
 
 
 def set_boolean(name: str, on: bool) -> None:
-    """Turns a boolean of the policy on or off. OSError(ENOENT) if the policy has none of that name."""
-    text = name.encode()
+    """Turns a boolean of the policy on or off, unless it is so already, which Xen tells everybody.
+    OSError(ENOENT) if the policy has none of that name."""
+    if bool(abi.flask_boolean.get(_boolean(name, abi.FLASK_GETBOOL), "enforcing")) != on:
+        _boolean(name, abi.FLASK_SETBOOL, new_value=int(on), commit=1)
+
+
+def _boolean(name: str, command: int, **values: int) -> bytearray:
+    text = bytearray(name.encode())  # Xen writes it again
     request = abi.flask_boolean.new(
-        cmd=abi.FLASK_SETBOOL,
+        cmd=command,
         interface_version=abi.XEN_FLASK_INTERFACE_VERSION,
         bool_id=0xFFFFFFFF,  # by its name
-        new_value=int(on),
-        commit=1,
         size=len(text),
         name=nano.address(text),
+        **values,
     )
     call("boolean %s" % name, abi.HYPERVISOR_xsm_op, request)
+    return request
 
 
 def create(
@@ -121,7 +127,7 @@ def set_param(domid: int, index: int, value: int) -> None:
 
 def set_start_state(domid: int, entry: int, start_info: int) -> None:
     """Sets vCPU 0 as docs/misc/pvh.pandoc wants a PVH entry: 32-bit, unpaged, ebx = start info."""
-    header = _saved_header(domid)
+    header = saved_header(domid)
     cpu = abi.hvm_hw_cpu.new(rip=entry, rbx=start_info, cr0=0x11, rflags=0x2, dr6=0xFFFF0FF0, dr7=0x400)
     for segment, kind in (("cs", _FLAT_CODE), ("ds", _FLAT_DATA), ("es", _FLAT_DATA), ("ss", _FLAT_DATA)):
         abi.hvm_hw_cpu.set(cpu, segment + "_limit", 0xFFFFFFFF)
@@ -144,10 +150,17 @@ def set_start_state(domid: int, entry: int, start_info: int) -> None:
 _header = b""
 
 
-def _saved_header(domid: int) -> bytes:
+def know_header(header: bytes) -> None:
+    """What `saved_header` returns from now on, without asking Xen."""
+    global _header
+    _header = header
+
+
+def saved_header(domid: int) -> bytes:
     """The header record that Xen wants to see again, as it stands at the start of a saved context.
 
-    It speaks of the hypervisor and the processor, not of the domain: one serves all.
+    It speaks of the hypervisor and the processor, not of the domain: one serves all. Xen is asked only once,
+    which needs `hvm gethvmc` on that domain.
     """
     global _header
     if not _header:

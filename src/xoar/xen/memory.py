@@ -10,6 +10,7 @@ from array import array
 import nano
 from xoar.abi import xen as abi
 from xoar.xen import frames, hypercall
+from xoar.xen.pages import own_page
 from xoar.xen.ring import PAGE_SIZE
 
 _CHUNK = 256  # extents in one hypercall
@@ -70,9 +71,38 @@ def place_shared_info(domid: int, frame: int) -> None:
 def map_all(domid: int, count: int) -> memoryview:
     """Maps the first `count` frames of another PVH domain, for as long as it lives."""
     first = frames.take(count)
+    _map(domid, 0, count, first)
+    return nano.memory(first * PAGE_SIZE, count * PAGE_SIZE)
+
+
+class Frame:
+    """One frame of another PVH domain, mapped until unmap(). Raises OSError if it has no such memory."""
+
+    def __init__(self, domid: int, frame: int) -> None:
+        self._frame = frames.take()
+        try:
+            _map(domid, frame, 1, self._frame)
+        except OSError:
+            frames.give_back(self._frame)
+            raise
+        self.page = own_page(self._frame)
+
+    def unmap(self) -> None:
+        """Gives the page back; `page` must not be used any more."""
+        _unmap("unmap a frame", self._frame)
+
+
+def _unmap(what: str, frame: int) -> None:
+    request = abi.remove_from_physmap.new(domid=abi.DOMID_SELF, gpfn=frame)
+    hypercall.memory_op(what, abi.XENMEM_remove_from_physmap, request)
+    frames.give_back(frame)
+
+
+def _map(domid: int, frame: int, count: int, first: int) -> None:
+    """Maps `count` frames of a domain from `frame` on at `first` and what follows it."""
     for start in range(0, count, _CHUNK):
         size = min(_CHUNK, count - start)
-        wanted = array("Q", range(start, start + size))
+        wanted = array("Q", range(frame + start, frame + start + size))
         here = array("Q", range(first + start, first + start + size))
         errors = array("i", [0] * size)
         request = abi.add_to_physmap_batch.new(
@@ -89,7 +119,6 @@ def map_all(domid: int, count: int) -> memoryview:
         for error in errors:
             if error:
                 raise OSError(-error, what)
-    return nano.memory(first * PAGE_SIZE, count * PAGE_SIZE)
 
 
 def room(count: int) -> memoryview:
@@ -199,6 +228,4 @@ class GrantTable:
 
     def close(self) -> None:
         """Unmaps it."""
-        request = abi.remove_from_physmap.new(domid=abi.DOMID_SELF, gpfn=self._frame)
-        hypercall.memory_op("unmap a grant table", abi.XENMEM_remove_from_physmap, request)
-        frames.give_back(self._frame)
+        _unmap("unmap a grant table", self._frame)

@@ -2,7 +2,7 @@
 only.
 
 Needs `domain pause, unpause, resume, getdomaininfo`, `hvm gethvmc, sethvmc` and `shadow logdirty` on the
-other domain (FLASK), and hypervisor patch 0009. Layouts: xen/include/public/domctl.h.
+other domain (FLASK), and hypervisor patches 0009 and 0013. Layouts: xen/include/public/domctl.h.
 """
 
 import nano
@@ -49,13 +49,15 @@ def log_dirty(domid: int) -> None:
 
 def take_dirty(domid: int, bitmap: "memoryview", pages: int) -> None:
     """Sets a bit in `bitmap` for each of the first `pages` pages written since the last time; all others are
-    cleared."""
+    cleared. Takes what the domain, which is paused, has mapped of others out of its memory map first; but for
+    grants."""
     domctl(
         "dirty pages",
         abi.DOMCTL_shadow_op,
         abi.domctl_shadow_op,
         domid,
         op=abi.XEN_DOMCTL_SHADOW_OP_CLEAN,
+        mode=abi.XEN_DOMCTL_SHADOW_LOGDIRTY_UNMAP,
         pages=pages,
         dirty_bitmap=nano.address(bitmap),
     )

@@ -19,6 +19,8 @@ class Compared(snapshot.Snapshot):
         found = []
         for frame in range(self._frames):
             slot = self._slots[frame]
+            if slot < -1:
+                continue  # it has no copy
             wanted = bytes(PAGE) if slot < 0 else self._copies[slot : slot + PAGE]
             if self._memory[frame * PAGE : (frame + 1) * PAGE] != wanted:
                 found.append(frame)

@@ -10,7 +10,7 @@ _sleep = events.wait
 
 
 def main():
-    (kick,) = boot.kicks()
+    (kick,) = [kick for kick in boot.kicks() if kick.target == "logic"]
     first = [True]
 
     def wait(deadline=None):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xoar.abi import xen as abi
 from xoar.messages.channel import MAX_QUEUE, Channel
 from xoar.messages.codec import encode
+from xoar.messages.renewal import CLIENT, SERVER, Renewal
 from xoar.xen.ring import SharedPage, xenstore_rings
 
 
@@ -135,3 +137,88 @@ def test_whatever_a_peer_writes_into_the_page_no_exception_leaves_the_channel(
         link.server.receive()
         link.server.send("done", 1)
         link.server.flush()
+
+
+class Renewed(Link):
+    """Either end may begin the conversation anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin("client")
+        self.begin("server")
+
+    def begin(self, end: str) -> None:
+        """An end that knows nothing of the conversation so far."""
+        rings = (self.to_client, self.to_server) if end == "client" else (self.to_server, self.to_client)
+        names = ("builder", "toolstack") if end == "client" else ("toolstack", "builder")
+        renewal = Renewal(self.page, CLIENT if end == "client" else SERVER)
+        setattr(self, end, Channel(*rings, lambda: None, *names, self.reports.append, renewal))
+
+
+@given(st.sampled_from(["client", "server"]), st.integers(1, 40), st.integers(1, 40))
+def test_who_lost_its_place_in_the_middle_of_messages_begins_anew(end: str, before: int, cut: int) -> None:
+    link = Renewed()
+    for id in range(before):
+        link.client.send("unpause", id, domid=7)
+    link.server.receive()
+    link.server.send("done", 1)
+    link.to_server.write(encode("unpause", 99, domid=7)[:cut])
+    if end == "server":
+        link.to_server.read(cut // 2)
+    else:
+        link.to_client.read(5)
+    link.begin(end)
+    mine, other = (link.client, link.server) if end == "client" else (link.server, link.client)
+    mine.renew()
+    kinds = {"client": ("unpause", {"domid": 8}), "server": ("stopped", {"domid": 8, "reason": "crash"})}
+    kind, fields = kinds[end]
+    assert mine.send(kind, 0, **fields)  # waits until the other end has looked
+    assert mine.receive() == []
+    assert other.renewals == 0
+    assert other.receive() == [] and other.renewals == 1
+    assert mine.receive() == [] and mine.flush()
+    assert [message.kind for message in other.receive()] == [kind]
+    assert other.renewals == 1 and mine.renewals == 0 and not link.reports
+
+
+def test_both_ends_begin_anew_at_once() -> None:
+    link = Renewed()
+    link.client.send("unpause", 1, domid=7)
+    for end in ("client", "server"):
+        link.begin(end)
+    link.client.renew()
+    link.server.renew()
+    link.client.send("unpause", 2, domid=7)
+    found = []
+    for _ in range(3):
+        link.client.flush()
+        found += link.server.receive()
+        link.client.receive()
+    assert [message.id for message in found] in ([2], [])
+    link.client.send("unpause", 3, domid=7)
+    assert [message.id for message in link.server.receive()] == [3]
+
+
+def test_a_broken_conversation_can_begin_anew() -> None:
+    link = Renewed()
+    link.page.words[abi.xenstore_domain_interface.offset("req_prod") // 4] = 5000
+    assert link.server.receive() == [] and link.server.broken
+    assert link.server.idle
+    link.server.renew()
+    link.client.receive()
+    link.client.send("unpause", 3, domid=7)
+    assert [message.id for message in link.server.receive()] == [3]
+
+
+def test_what_is_held_waits_for_the_next_flush_and_a_channel_tells_if_it_is_idle() -> None:
+    link = Renewed()
+    link.client.held = True
+    link.client.send("unpause", 3, domid=7)
+    assert not link.to_server.readable() and not link.client.idle
+    link.client.held = False
+    assert link.client.flush() and link.client.idle and not link.server.idle
+    link.server.receive()
+    assert link.server.idle
+    link.to_server.write(encode("unpause", 99, domid=7)[:5])
+    link.server.receive()
+    assert not link.server.idle

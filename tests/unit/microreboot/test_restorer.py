@@ -6,7 +6,7 @@ import pytest
 from tests.unit.microreboot.fake_machine import FakeDomain, FakeMachine
 
 from xoar.abi import xen as abi
-from xoar.microreboot.restorer import START, TIMER, Kick, Restorer, Rollback, Target
+from xoar.microreboot.restorer import DEMAND_PACE, ITSELF, START, TIMER, Kick, Restorer, Rollback, Target
 
 LIFE = 3
 LOGIC, STORE, TOOLS, CLOCK = 11, 12, 13, 21  # ports
@@ -21,7 +21,10 @@ class Host:
         self.said: list[str] = []
         self.restorer = Restorer(
             self.machine,
-            [Target("logic", 7, 8, LOGIC, 0, [2]), Target("clock", 8, 4, CLOCK, 60, [])],
+            [
+                Target("logic", 7, 8, LOGIC, 0, False, [range(2, 3)], [], []),
+                Target("clock", 8, 4, CLOCK, 60, True, [], [range(1, 2)], [range(2, 3)]),
+            ],
             {STORE: Kick("xenstore", "logic", True), TOOLS: Kick("toolstack", "logic", False)},
             LIFE,
             self.told.append,
@@ -56,6 +59,7 @@ def test_a_second_snapshot_is_never_taken(host: Host) -> None:
 def test_who_asked_who_speaks_with_the_shard_and_the_shard_hear_of_a_rollback(host: Host) -> None:
     host.restorer.turn([LOGIC])
     host.machine.notified.clear()
+    host.machine.time += DEMAND_PACE
     host.restorer.turn([TOOLS])
     assert sorted(host.machine.notified) == [LOGIC, STORE, TOOLS]
     assert host.life(7) == 2
@@ -118,3 +122,38 @@ def test_without_room_there_is_no_snapshot_and_the_shard_waits(host: Host) -> No
     host.restorer.turn([LOGIC, STORE])
     assert len(host.said) == 1 and "no snapshot of logic" in host.said[0]
     assert host.life(7) == 0
+
+
+def test_who_asks_as_it_likes_is_served_at_a_pace_and_others_at_once(host: Host) -> None:
+    host.restorer.turn([LOGIC])
+    host.restorer.turn([TOOLS])
+    host.restorer.turn([TOOLS])
+    assert host.life(7) == 1
+    due = host.restorer.deadline()
+    assert due is not None
+    host.restorer.turn([STORE])
+    assert host.life(7) == 2
+    host.machine.time = due
+    host.restorer.turn([])
+    assert host.life(7) == 3 and host.told[-1].cause == "toolstack"
+    assert host.restorer.deadline() is None
+    host.machine.time = due + 2 * DEMAND_PACE
+    host.restorer.turn([TOOLS])
+    assert host.life(7) == 4
+
+
+def test_a_shard_may_ask_for_its_own_rollback_if_its_manifest_says_so(host: Host) -> None:
+    host.restorer.turn([CLOCK, LOGIC])
+    host.restorer.turn([CLOCK, LOGIC])
+    assert host.life(8) == 2 and host.told[-1].cause == ITSELF
+    assert host.life(7) == 1
+
+
+def test_a_shard_that_wrote_where_it_must_not_runs_no_more(host: Host) -> None:
+    host.restorer.turn([CLOCK])
+    host.domains[8].write(2 * 4096 + 5, b"another image")
+    host.restorer.turn([CLOCK])
+    assert host.domains[8].paused == 1
+    assert host.said == ["restorer: clock can't be rolled back any more: it has written in its boot module"]
+    host.restorer.turn([CLOCK])
+    assert host.domains[8].paused == 1 and len(host.told) == 1

@@ -155,7 +155,7 @@ def test_every_shard_can_be_built_and_can_say_that_it_is_ready(name):
 @pytest.mark.parametrize("name", ["guest", "pciback"])
 def test_guests_and_pciback_can_be_built_and_destroyed(name):
     needed = [*building("builder", name), Rule("builder_t", domain_type(name), "domain", "destroy")]
-    needed.append(saved_header("builder", name))  # either can be the first that it builds
+    assert saved_header("builder", name) not in ALLOWED  # Bootstrapper tells Builder what that would say
     if name == "guest":
         needed.append(Rule("builder_t", "guest_t", "hvm", "setparam"))  # HVM_PARAM_STORE_PFN, ...
     assert [str(rule) for rule in needed if rule not in ALLOWED] == []
@@ -178,7 +178,8 @@ def test_every_link_of_what_is_built_later_can_be_wired_bound_mapped_and_signall
         needed += evtchn_unbound("builder", manifest.name, use.server)
         needed += evtchn_interdomain(use.server, manifest.name)
         needed += evtchn_send(manifest.name) + evtchn_send(use.server)
-        needed += grant_map_and_unmap(use.server, manifest.name)
+        if use.server != "builder":  # which reaches their memory anyway
+            needed += grant_map_and_unmap(use.server, manifest.name)
     assert [str(rule) for rule in needed if rule not in ALLOWED] == []
 
 

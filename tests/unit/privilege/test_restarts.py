@@ -55,7 +55,7 @@ def test_the_one_who_rolls_back_has_what_that_takes_and_nothing_else(folder, acc
         Rule("restorer_t", "probe_t", *right) for right in RESTORING
     }
     over_others = {rule.target for rule in allowed if rule.source == "restorer_t"}
-    assert over_others == {"probe_t", "logic_t", "restorer_t", "restorer_t_channel", "xen_t"}
+    assert over_others == {"probe_t", "logic_t", "builder_t", "restorer_t", "restorer_t_channel", "xen_t"}
     assert not [rule for rule in allowed if rule.target == "restorer_t" and rule.source == "probe_t"]
 
 
@@ -69,7 +69,8 @@ def test_a_shard_that_is_rolled_back_can_not_change_its_memory_map(folder):
 @pytest.mark.parametrize(
     ("who", "on", "security_class", "permission"),
     [
-        ("restorer", "builder", "domain", "pause"),
+        ("restorer", "toolstack", "domain", "pause"),
+        ("restorer", "builder", "domain", "destroy"),
         ("restorer", "guest", "mmu", "map_read"),
         ("restorer", "guest", "shadow", "logdirty"),
         ("restorer", "xenstore", "hvm", "sethvmc"),
@@ -97,7 +98,7 @@ def test_more_breaks_a_promise(folder, access_vectors, who, on, security_class, 
     ("name", "old", "new", "said"),
     [
         ("console", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "it maps pages of"),
-        ("builder", 'restart = "none"\nreceives', "receives", "it has what no other shard has: library"),
+        ("builder", 'policy = "idle"', 'policy = "timer"', "it maps pages of"),
         ("tenant", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "from boot to the end"),
         ("restorer", 'receives = ["restarts"]', "", "no shard rolls others back"),
         ("probe", 'by = ["toolstack"]', 'by = ["toolbox"]', 'by holds "toolbox"'),
@@ -109,13 +110,10 @@ def test_more_breaks_a_promise(folder, access_vectors, who, on, security_class, 
 def test_who_can_not_be_rolled_back_or_ask_is_named(folder, name, old, new, said):
     folder.change(name, old, new)
     if name == "builder":
-        text = folder.manifest(name).read_text()
-        folder.manifest(name).write_text(
-            text.replace("[uses.xenstore]", '[restart]\npolicy = "timer"\nseconds = 9\n\n[uses.xenstore]')
-        )
+        folder.change(name, 'box = "1MiB"\n', "")
     with pytest.raises(ManifestError, match=said) as caught:
         folder.load()
-    assert caught.value.path.parent.name == ("logic" if name == "restorer" else name)
+    assert caught.value.path.parent.name == ("builder" if name == "restorer" else name)
     lines = caught.value.path.read_text().splitlines()
     assert "restart" in lines[caught.value.line - 1] or "by" in lines[caught.value.line - 1]
 
@@ -124,21 +122,42 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
     folder.change("probe", 'by = ["toolstack"]', 'by = ["xenstore", "toolstack"]')
     plan = bootplan.plan(folder.load())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    (_, (target, restorer, seconds)) = read.restarts
-    assert (target.name, restorer.name, seconds) == ("probe", "restorer", 0)
+    (target, restorer, seconds, box_kib) = read.restarts[-1]
+    assert (target.name, restorer.name, seconds, box_kib) == ("probe", "restorer", 0, 0)
     assert [
-        (kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks[2:]
+        (kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks[3:]
     ] == [
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": (8 + 3) * 1024}
+    assert read.rooms == {"restorer": (8 + 8 + 3) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
 
-def test_logic_is_rolled_back_after_each_request_by_default():
+def test_logic_and_builder_are_rolled_back_after_each_request_by_default():
     plan = bootplan.plan(shardset.load_all())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    assert [restart.target.name for restart in read.restarts] == ["logic"]
-    assert [(kick.who.name, kick.requests) for kick in read.kicks] == [("xenstore", 1), ("toolstack", 0)]
+    assert [(restart.target.name, restart.seconds, restart.box_kib) for restart in read.restarts] == [
+        ("builder", 60, 1024),
+        ("logic", 0, 0),
+    ]
+    assert [(kick.who.name, kick.target.name, kick.requests) for kick in read.kicks] == [
+        ("toolstack", "builder", 0),
+        ("xenstore", "logic", 1),
+        ("toolstack", "logic", 0),
+    ]
+
+
+def test_who_maps_others_pages_and_is_rolled_back_states_that_it_changes_its_memory_map(folder):
+    assert Rule("builder_t", "builder_t", "mmu", "physmap") in rules.derive(folder.load())
+    folder.change("builder", 'on = "self"\nclass = "mmu"', 'on = "xen"\nclass = "mmu"')
+    assert Rule("builder_t", "builder_t", "mmu", "physmap") not in rules.derive(folder.load())
+
+
+def test_builder_reaches_the_pages_of_those_that_it_builds_without_a_grant(folder):
+    allowed = rules.derive(folder.load())
+    for late in ("tenant_t", "pciback_t"):
+        assert Rule("builder_t", late, "grant", "map_write") not in allowed
+        assert Rule("xenstore_t", late, "grant", "map_write") in allowed
+    assert Rule("builder_t", "toolstack_t", "grant", "map_write") in allowed

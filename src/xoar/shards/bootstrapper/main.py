@@ -9,7 +9,7 @@ from xoar.abi import xen as abi
 from xoar.builder import construct, hardware, plan
 from xoar.builder.errors import ENODEV, BuildError
 from xoar.builder.library import PLAN, SHARD, Library
-from xoar.builder.start import link_frame, shared_info_frame
+from xoar.builder.start import PAGE, link_frame, shared_info_frame
 from xoar.xen import boot, control, devices, events
 
 TYPE_CHECKING = False
@@ -41,14 +41,19 @@ def main() -> None:
             _create(shard, todo.rooms.get(shard.name, 0), shard in restored)
         step = "connect the shards"
         words, waiting = _connect(todo)
-        _connect_restorer(todo, words)
+        ports = _connect_restorer(todo, words)
         step = "hand over the hardware"
         for shard in todo.hardware:
             words[shard.name] += _hand_over_hardware(shard)
-        for shard in todo.shards:
+        restorers = [restart.restorer for restart in todo.restarts]
+        places: "dict[str, list[tuple[int, int]]]" = {}
+        # who rolls others back is to know where their modules lie
+        for shard in [shard for shard in todo.shards if shard not in restorers] + restorers[:1]:
             step = "load " + shard.name
+            if shard in restorers:
+                words[shard.name] += _targets(todo, ports, places)
             module = blob if shard in todo.library else None
-            _load(library, shard, words[shard.name], module, shard in restored)
+            places[shard.name] = _load(library, shard, words[shard.name], module, todo)
         step = "start the shards"
         for shard in todo.exceptions:
             control.give_virq(shard.domid, abi.VIRQ_DOM_EXC)
@@ -94,14 +99,13 @@ def _connect(todo: "Plan") -> "tuple[dict[str, list[str]], dict[int, Shard]]":
     return words, ready
 
 
-def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> None:
-    """Opens the event channels between the one who rolls shards back, these, and those who ask for it."""
-    for target, restorer, seconds in todo.restarts:
-        port = events.allocate(target.domid, restorer.domid)
+def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> "dict[str, int]":
+    """Opens the event channels between the one who rolls shards back, these, and those who ask for it.
+    Returns the port of each that is rolled back."""
+    ports = {}
+    for target, restorer, _, _ in todo.restarts:
+        port = ports[target.name] = events.allocate(target.domid, restorer.domid)
         words[target.name].append("restorer=%d" % port)
-        frames = [str(link_frame(link.gref)) for link in todo.links if link.client is target]
-        facts = (target.name, target.domid, shared_info_frame(target.memory_kib), port, seconds)
-        words[restorer.name].append("target=%s:%d:%d:%d:%d:" % facts + ",".join(frames))
         for who, what, requests, patience_ms in todo.kicks:
             if what is target:
                 port = events.allocate(who.domid, restorer.domid)
@@ -109,6 +113,26 @@ def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> None:
                 words[restorer.name].append(
                     "kick=%s:%d:%d:%s:%d" % (who.name, who.domid, port, target.name, requests)
                 )
+    return ports
+
+
+def _targets(
+    todo: "Plan", ports: "dict[str, int]", places: "dict[str, list[tuple[int, int]]]"
+) -> "list[str]":
+    """What Restorer is to know of those that it rolls back; `places`: where the modules of each shard lie."""
+    words = []
+    for target, _, seconds, box_kib in todo.restarts:
+        links = ["%d+1" % link_frame(link.gref) for link in todo.links if link.client is target]
+        modules = ["%d+%d" % (address // PAGE, -(-size // PAGE)) for address, size in places[target.name]]
+        # with a box a conversation goes on over a rollback, else the other end begins a new one
+        untracked, kept, sealed = links, [], modules
+        if box_kib:
+            untracked, kept, sealed = [], links + modules[-1:], modules[:-1]
+        runs = ":".join([",".join(runs) for runs in (untracked, kept, sealed)])
+        frames, port = shared_info_frame(target.memory_kib), ports[target.name]
+        facts = (target.name, target.domid, frames, port, seconds, 1 if box_kib else 0, runs)
+        words.append("target=%s:%d:%d:%d:%d:%d:%s" % facts)
+    return words
 
 
 def _hand_over_hardware(shard: "Shard") -> "list[str]":
@@ -126,11 +150,16 @@ def _hand_over_hardware(shard: "Shard") -> "list[str]":
 
 
 def _load(
-    library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None", restored: bool
-) -> None:
+    library: Library, shard: "Shard", words: "list[str]", module: "memoryview | None", todo: "Plan"
+) -> "list[tuple[int, int]]":
+    boxes = [restart.box_kib for restart in todo.restarts if restart.target is shard]
+    if shard in todo.library:  # it builds others, and needs no right to ask for that itself
+        words = words + ["header=" + control.saved_header(shard.domid).hex()]
     line = " ".join(["name=" + shard.name, "domid=%d" % shard.domid] + words)
     image = library.named(shard.image, SHARD)
-    construct.load(shard.domid, image, module, line, shard.memory_kib, shard.vcpus, place=restored)
+    return construct.load(
+        shard.domid, image, module, line, shard.memory_kib, shard.vcpus, bool(boxes), sum(boxes)
+    )
 
 
 def _wait_until_ready(waiting: "dict[int, Shard]") -> None:

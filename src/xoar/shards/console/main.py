@@ -3,6 +3,7 @@
 import nano
 from xoar.abi import xen as abi
 from xoar.messages.channel import Channel
+from xoar.messages.renewal import SERVER, Renewal
 from xoar.shards.console.console import Console
 from xoar.shards.console.uart import Uart
 from xoar.xen import boot, events, hypercall, ring
@@ -32,7 +33,8 @@ class _Link(Served):
     def __init__(self, domid: int, gref: int, port: int, peer: str) -> None:
         super().__init__(domid, gref, port)
         incoming, outgoing = ring.xenstore_rings(self.page)
-        self.channel = Channel(incoming, outgoing, self.notify, peer, "console")
+        renewal = Renewal(self.page, SERVER)
+        self.channel = Channel(incoming, outgoing, self.notify, peer, "console", print, renewal)
 
 
 def _read_xen(position: int, limit: int) -> "tuple[bytes, int]":

@@ -7,6 +7,7 @@ are reset, so Builder names none whose driver domain runs. `withdrawn=<bdf>` are
 
 import nano
 from xoar.messages.channel import Channel
+from xoar.messages.renewal import CLIENT, Renewal
 from xoar.pci import survey
 from xoar.pci.config import Window
 from xoar.shards.pciback.driver import Driver
@@ -56,9 +57,19 @@ class Host:
         writer, reader = ring.xenstore_rings(store.page)
         self.store = Client(reader, writer, lambda: events.notify(store.port), self._wait)
         outgoing, incoming = ring.xenstore_rings(builder.page)
-        self._builder = Channel(incoming, outgoing, lambda: events.notify(builder.port), "builder", "pciback")
+        self._builder = Channel(
+            incoming,
+            outgoing,
+            lambda: events.notify(builder.port),
+            "builder",
+            "pciback",
+            print,
+            Renewal(builder.page, CLIENT),
+        )
+        self._renewals = 0
         self._last_id = 0
-        self._asked: "dict[int, str]" = {}  # id of a message -> what it is about
+        # id of a message -> its kind and fields, and what it is about
+        self._asked: "dict[int, tuple[str, dict[str, Any], str]]" = {}
 
     def now_ms(self) -> int:
         """Milliseconds since Xen's boot."""
@@ -97,9 +108,16 @@ class Host:
         """Moves what can be moved on both links."""
         self.again = self.store.poll() or self.again
         for message in self._builder.receive():
-            what = self._asked.pop(message.id, "?")
+            _, _, what = self._asked.pop(message.id, ("", {}, "?"))
             if message.kind == "error":
                 self.report("Builder refuses %s: %s" % (what, message.fields.text))
+        if self._builder.renewals != self._renewals:
+            self._renewals = self._builder.renewals
+            # whether Builder knew of them before it was restarted it does not know itself
+            unanswered, self._asked = self._asked, {}
+            for id in sorted(unanswered):
+                kind, fields, what = unanswered[id]
+                self._send(kind, what, **fields)
         self._builder.flush()
         self.again = self.again or self._builder.more
 
@@ -120,7 +138,7 @@ class Host:
     def _send(self, kind: str, what: str, **fields: "Any") -> None:
         self._last_id += 1
         if self._builder.send(kind, self._last_id, **fields):
-            self._asked[self._last_id] = what
+            self._asked[self._last_id] = (kind, fields, what)
         else:
             self.report("no room to tell Builder of %s" % what)
 

@@ -1,8 +1,9 @@
 """The Restorer shard: rolls others back. All that it reads of others is which event channel fired, and how
 far Toolstack has read the records that it writes.
 
-Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<frame>,<frame>...` is a shard that is
-rolled back, `kick=<who>:<domid>:<its port>:<target>:<requests>` somebody who may ask for it. xoar.microreboot
+Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<asks>:<untracked>:<kept>:<sealed>` is a
+shard that is rolled back (`asks` is 0 or 1, the last three are runs of frames, `<first>+<count>,...`),
+`kick=<who>:<domid>:<its port>:<target>:<requests>` somebody who may ask for it. xoar.microreboot
 has the meaning.
 """
 
@@ -17,11 +18,27 @@ def targets() -> "list[Target]":
     """The shards that are rolled back, with the channels to them bound."""
     found = []
     for value in boot.settings("target"):
-        name, domid, frames, port, seconds, untracked = value.split(":")
+        name, domid, frames, port, seconds, asks, untracked, kept, sealed = value.split(":")
         local = events.bind(int(domid), int(port))
-        shared = [int(frame) for frame in untracked.split(",") if frame]
-        found.append(Target(name, int(domid), int(frames), local, int(seconds), shared))
+        found.append(
+            Target(
+                name,
+                int(domid),
+                int(frames),
+                local,
+                int(seconds),
+                asks == "1",
+                _runs(untracked),
+                _runs(kept),
+                _runs(sealed),
+            )
+        )
     return found
+
+
+def _runs(text: str) -> "list[range]":
+    runs = [run.split("+") for run in text.split(",") if run]
+    return [range(int(first), int(first) + int(count)) for first, count in runs]
 
 
 def kicks() -> "dict[int, Kick]":

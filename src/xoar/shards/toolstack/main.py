@@ -4,6 +4,7 @@ import struct
 
 import nano
 from xoar.messages.channel import Channel
+from xoar.messages.renewal import CLIENT, Renewal
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen import boot, events, ring
@@ -24,7 +25,8 @@ def _clock() -> int:
 def _use(server: str, role: str) -> Channel:
     link = boot.uses(server)
     outgoing, incoming = ring.xenstore_rings(link.page)
-    return Channel(incoming, outgoing, lambda: events.notify(link.port), server, role)
+    renewal = Renewal(link.page, CLIENT) if server == "builder" else None
+    return Channel(incoming, outgoing, lambda: events.notify(link.port), server, role, print, renewal)
 
 
 def _store() -> StoreLink:

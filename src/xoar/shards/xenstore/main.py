@@ -6,6 +6,7 @@ of many guests' devices.
 """
 
 from xoar.messages.channel import Channel
+from xoar.messages.renewal import SERVER, Renewal
 from xoar.shards.xenstore.replacing import LogicDomain
 from xoar.shards.xenstore.store import Store
 from xoar.xen import boot, events
@@ -21,7 +22,8 @@ def builder_channel(client: "Client") -> "tuple[int, Channel]":
     """Builder's link: its port and the messages on it."""
     end = Served(client.domid, client.gref, client.port)
     requests, replies = xenstore_rings(end.page)
-    return end.port, Channel(requests, replies, end.notify, client.name, "xenstore")
+    renewal = Renewal(end.page, SERVER)
+    return end.port, Channel(requests, replies, end.notify, client.name, "xenstore", print, renewal)
 
 
 def _logic(end: Served, bell: events.Bell) -> "tuple[LogicDomain, int]":

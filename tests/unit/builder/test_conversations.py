@@ -1,0 +1,62 @@
+"""When Builder's links are at rest, and what is done with one that never is."""
+
+from __future__ import annotations
+
+from tests.unit.messages.test_channel import Renewed
+
+from xoar.builder.conversations import Conversations
+from xoar.messages.codec import encode
+
+SECOND = 1_000_000_000
+FRAME = encode("unpause", 9, domid=7)
+
+
+def test_half_a_message_is_waited_for_a_while_and_then_the_conversation_begins_anew() -> None:
+    link, other = Renewed(), Renewed()
+    talks = Conversations({"toolstack": link.server, "tenant": other.server}, {})
+    assert talks.idle and talks.expire(0) is None
+    link.to_server.write(FRAME[:7])
+    other.client.send("unpause", 1, domid=7)
+    link.server.receive()
+    other.server.receive()
+    assert not talks.idle
+    assert talks.expire(SECOND) == 6 * SECOND
+    link.to_server.write(FRAME[7:])
+    assert [message.id for message in link.server.receive()] == [9]
+    assert talks.idle and talks.expire(2 * SECOND) is None
+
+    link.to_server.write(FRAME[:7])
+    link.server.receive()
+    assert talks.expire(3 * SECOND) == 8 * SECOND
+    assert talks.expire(8 * SECOND) is None and talks.idle
+    link.client.receive()
+    assert (link.client.renewals, other.client.renewals) == (1, 0)
+    link.client.send("unpause", 3, domid=7)
+    assert [message.id for message in link.server.receive()] == [3]
+
+
+def test_what_nobody_takes_does_not_wait_for_ever() -> None:
+    link = Renewed()
+    talks = Conversations({"toolstack": link.server}, {})
+    while link.server.idle:
+        link.server.send("done", 1)
+    talks.expire(0)
+    assert talks.expire(5 * SECOND) is None and talks.idle
+
+
+def test_what_is_sent_is_held_until_all_is_remembered_and_a_broken_link_begins_anew() -> None:
+    link = Renewed()
+    talks = Conversations({"toolstack": link.server}, {})
+    talks.hold()
+    link.server.send("done", 1)
+    assert not link.to_client.readable()
+    talks.go_on()
+    assert link.to_client.readable()
+    link.page.words[2048 // 4 + 1] = 60000  # what the client says that it has sent
+    link.server.receive()
+    assert link.server.broken
+    talks.hold()
+    assert not link.server.broken
+    talks.begin_anew()
+    link.client.receive()
+    assert link.client.renewals == 1
