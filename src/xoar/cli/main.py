@@ -399,6 +399,8 @@ def top(
 ) -> None:
     """Watch what the domains use: processor time (100 % is one processor), memory. Ctrl-C ends.
 
+    Of shards that are rolled back: when, how often so far, how often a second now, how long ago last.
+
     Examples:
 
     - `xoar top`

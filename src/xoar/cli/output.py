@@ -129,7 +129,7 @@ def print_domains(client: Client, as_json: bool) -> None:
                 size(record.memory_kib),
                 str(record.vcpus),
                 age(record.age_ms),
-                *(_rollbacks(record) if restarted else ()),
+                *(rollbacks(record) if restarted else ()),
                 *((f"{devices.bdf(driver.device)} {driver.state}" if driver else "-",) if drivers else ()),
                 record.label,
             )
@@ -139,7 +139,8 @@ def print_domains(client: Client, as_json: bool) -> None:
     print_table(columns, rows, right=("id", "memory", "vcpus", "times"))
 
 
-def _rollbacks(record: Any) -> tuple[str, str, str]:
+def rollbacks(record: Any) -> tuple[str, str, str]:
+    """When a shard is rolled back, how often it was, and how long ago the last time."""
     if not record.policy:
         return "-", "", ""
     return record.policy, str(record.rollbacks), age(record.rollback_age_ms) if record.rollbacks else "-"

@@ -260,14 +260,38 @@ def test_top_measures_the_processors_time_between_two_looks(host: FakeHost, run:
     assert used["builder"] == pytest.approx(50, abs=15)
 
 
-def test_a_domain_that_is_new_has_used_what_its_whole_life_took() -> None:
-    class Record:
-        def __init__(self, id: int, name: str, cpu_time_ns: int) -> None:
-            self.id, self.name, self.cpu_time_ns = id, name, cpu_time_ns
+class Look:
+    """A domain as `top` looks at it."""
 
-    before = [Record(1, "a", 10**9), Record(5, "old", 10**10)]
-    now = [Record(1, "a", 2 * 10**9), Record(5, "new", 10**9)]
-    assert top.usage(before, now, 2) == {1: 50.0, 5: 50.0}
+    def __init__(self, id: int, name: str, cpu_time_ns: int, policy: str = "", rollbacks: int = 0) -> None:
+        self.id, self.name, self.cpu_time_ns = id, name, cpu_time_ns
+        self.policy, self.rollbacks = policy, rollbacks
+
+
+def test_a_domain_that_is_new_has_used_what_its_whole_life_took() -> None:
+    before = [Look(1, "a", 10**9), Look(5, "old", 10**10)]
+    now = [Look(1, "a", 2 * 10**9), Look(5, "new", 10**9)]
+    assert top.usage(before, now, 2).percent == {1: 50.0, 5: 50.0}
+
+
+def test_top_counts_rollbacks_of_shards_that_have_a_policy() -> None:
+    before = [Look(1, "xenstore", 0), Look(4, "logic", 0, "after each request", 100)]
+    now = [Look(1, "xenstore", 0), Look(4, "logic", 0, "after each request", 109)]
+    assert top.usage(before, now, 2).rollbacks == {4: 4.5}
+    # who counts them has begun anew
+    assert top.usage(now, before, 2).rollbacks == {4: 0.0}
+
+
+def test_top_shows_rollbacks_where_there_are_any(host: FakeHost, run: Run) -> None:
+    assert "ROLLED BACK" not in run("top", "--interval", "0.1").stdout
+    host.policies = {"xenstore": "after each request"}
+    heading, line, *others = run("top", "--interval", "0.1").stdout.splitlines()
+    assert heading.split()[-6:] == ["ROLLED", "BACK", "TIMES", "PER", "S", "LAST"]
+    assert line.split()[-7:] == ["after", "each", "request", "41", "0.0", "3", "s"]
+    assert {other.split()[-1] for other in others} == {"-"}
+    (entry, *rest) = json.loads(run("top", "--json", "--interval", "0.1").stdout)
+    assert (entry["rollbacks"], entry["rollback_age_ms"], entry["rollbacks_per_s"]) == (41, 3000, 0.0)
+    assert {other["rollbacks_per_s"] for other in rest} == {None}
 
 
 # up
