@@ -11,11 +11,13 @@ import pytest
 from harness import ATTACKS, HostUnderTest, launched, running
 from test_logic import time_of_a_request
 
+from xoar.cli.failures import TIMEOUT
 from xoar.host.assembly import Replacement
 from xoar.privilege import shardset
 from xoar.privilege.manifest import SHARDS_FOLDER
 
 LIVES = Path(__file__).parent / "lives"
+MOST_GROWTH = 1.5  # of the median time of a rollback; a machine that others use is not even
 TINY = '[images.tiny]\nbuiltin = "tiny"\n'
 REPLACED = {
     "probe": Replacement("probe", LIVES),
@@ -78,17 +80,22 @@ def test_logic_is_rolled_back_after_each_request_and_on_demand(
         }
 
         roll_back(host, 50)  # whatever is allocated once
-        pages, ports, free = host.domains_in_xen(), open_ports(host), host.free_kib()
+        pages, ports, shared, free = host.domains_in_xen(), open_ports(host), grants(host), host.free_kib()
         records = roll_back(host, wanted)
-        assert (host.domains_in_xen(), open_ports(host)) == (pages, ports)
+        assert (host.domains_in_xen(), open_ports(host), grants(host)) == (pages, ports, shared)
         assert host.free_kib() == free
         took = [record.total_us / 1000 for record in records]
         restored = [record.pages for record in records]
+        tenth = max(wanted // 10, 1)
+        growth = statistics.median(took[-tenth:]) / statistics.median(took[:tenth])
         kept = next(pages[domid] for domid in pages if domid == host.domid("restorer"))
         print(
             f"{wanted} rollbacks: median {statistics.median(took):.1f} ms, {min(took):.1f} to "
-            f"{max(took):.1f}; {statistics.median(restored):.0f} pages; Restorer has {kept} pages"
+            f"{max(took):.1f}; {statistics.median(restored):.0f} pages; Restorer has {kept} pages; "
+            f"the last tenth took {growth:.2f} times as long as the first; event channels {ports}; "
+            f"{len([line for line in shared if '[0x' in line])} grants; {free} KiB are free"
         )
+        assert growth < MOST_GROWTH, "rollbacks take longer and longer"
         host.destroy("g")
         assert int(str(shown(host)["rollbacks"])) > int(str(before)) + wanted
         assert not re.findall(r"Traceback|a bug|restorer: (?!ready)|crashed", host.log_since(0))
@@ -122,11 +129,19 @@ def open_ports(host: HostUnderTest) -> dict[int, int]:
     }
 
 
+def grants(host: HostUnderTest) -> list[str]:
+    """What Xen has of each domain's grants: the page, and how often it is mapped."""
+    text = host.debug_key("g", "gnttab_usage_print_all ] done")
+    found = re.findall(r"^\(XEN\) (?:grant-table for remote|\[0x).*$", text, re.MULTILINE)
+    assert any("[0x" in line for line in found), text
+    return found
+
+
 def test_what_a_rollback_after_each_request_costs(state: None, logs: Path, hostile_image: Path) -> None:
     config = f'[images.hostile]\nkernel = "{hostile_image}"\n'
     took = {}
     for name, replaced in (
-        ("without", {"xenstore": Replacement("patient_xenstore", ATTACKS)}),
+        ("without", {"xenstore": Replacement("xoar.shards.xenstore.patient", ATTACKS)}),
         ("after-each", {}),
     ):
         with running(name, config, logs, replaced) as host:
@@ -136,6 +151,29 @@ def test_what_a_rollback_after_each_request_costs(state: None, logs: Path, hosti
             print(f"{name}: {took[name]:.0f} us for each request, {1e6 / took[name]:.0f} requests/s")
     ratio = took["after-each"] / took["without"]
     print(f"with a rollback after each request it takes {ratio:.1f} times as long")
+
+
+def test_without_restorer_xenstore_refuses_and_the_host_says_so(
+    state: None, logs: Path, hostile_image: Path
+) -> None:
+    """Guests run on; nothing waits for ever."""
+    config = f'[images.hostile]\nkernel = "{hostile_image}"\n'
+    with running("no-restorer", config, logs, {"restorer": Replacement("ending_restorer", LIVES)}) as host:
+        host.create("g", "hostile", "16MiB")
+        host.wait_for("g", rb"hostile guest ready")
+        host.ask("g", "store-read domid", rb"it says \d+ after")
+        host.cli("reboot", "logic", status=TIMEOUT)
+        host.wait_log(r"builder: domain \d+ \(restorer\) ended: crash", 0)
+        # Logic is whole and answers once more
+        host.ask("g", "store-read domid", rb"it says \d+ after")
+        took = re.search(rb"it says EIO after (\d+) ms", host.ask("g", "store-read domid", rb"it says .* ms"))
+        assert took and int(took[1]) < 60_000
+        host.wait_log("xenstore: nobody rolls Logic back", 0)
+        took = re.search(rb"it says EIO after (\d+) ms", host.ask("g", "store-read domid", rb"it says .* ms"))
+        assert took and int(took[1]) < 5_000
+        assert {row["name"]: row["state"] for row in host.json("ps")}["restorer"] == "crashed"
+        assert "EIO" in host.cli("guest", "create", "h", "--image", "hostile", "--memory", "16MiB", status=1)
+        assert b"echo on" in host.ask("g", "echo on", rb"echo on")
 
 
 def test_a_storm_of_kicks_delays_nobody_for_long(state: None, logs: Path) -> None:

@@ -101,7 +101,7 @@ def test_what_two_domains_cost(state: None, logs: Path, hostile_image: Path) -> 
     took = {}
     for name, replaced in (
         ("one-domain", {"xenstore": Replacement("direct_xenstore", ATTACKS)}),
-        ("two-domains", {"xenstore": Replacement("patient_xenstore", ATTACKS)}),
+        ("two-domains", {"xenstore": Replacement("xoar.shards.xenstore.patient", ATTACKS)}),
     ):
         with running(name, config, logs, replaced) as host:
             host.create("g", "hostile", "16MiB")

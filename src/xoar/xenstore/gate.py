@@ -86,6 +86,7 @@ class Gate:
         self._number = 0
         self._answered = 0
         self._fresh = True
+        self._lost = False
         self.contents.make(STORE, b"/tool/xenstored")
 
     # what the host tells
@@ -218,6 +219,7 @@ class Gate:
         """Logic is as it was at first. It gets the request that the last incarnation left unanswered; if that
         was `blameless`, rolled back though it had not failed, the request counts as not tried."""
         self._fresh = True
+        self._lost = False
         self._answered = 0
         request = self._request
         if request is not None and blameless:
@@ -229,6 +231,16 @@ class Gate:
                 self._hand(request)
             else:
                 self.answer(request.number, "EIO", b"")
+        self._hand_out()
+
+    def logic_lost(self) -> None:
+        """Nobody rolls Logic back: until `logic_started` each request is answered with EIO. What the one that
+        Logic had was to do may have been done."""
+        self._fresh = False
+        self._lost = True
+        request, self._request = self._request, None
+        if request is not None and not request.cancelled:
+            self._reply(request, "EIO", b"")
         self._hand_out()
 
     def operate(self, number: int, kind: str, arguments: "tuple[Any, ...]") -> "Outcome":
@@ -272,12 +284,16 @@ class Gate:
             return
         self._handing_out = True
         try:
-            while self._fresh and self._request is None and self._asking:
+            while (self._fresh or self._lost) and self._request is None and self._asking:
                 connection = self._asking[0]
                 self._asking = self._asking[1:]
                 message = connection.next_request()
-                if message is not None:
-                    self._asking.append(connection)
+                if message is None:
+                    continue
+                self._asking.append(connection)
+                if self._lost:
+                    connection.reply(wire.ERROR, message.request, message.transaction, b"EIO\0")
+                else:
                     self._number = self._number % 0xFFFFFFFF + 1
                     self._request = Request(self._number, self, connection, message)
                     self._hand(self._request)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from xoar.xenstore.request import Request
 
 
+ROLLBACK_TIME = 30_000_000_000
+"""Nanoseconds after which nobody rolls Logic back any more; it takes milliseconds."""
+
+
 class LogicLink(LogicPort):
     """`restart()` has Logic rolled back, whatever it is doing; then a new channel comes with `started`.
 
@@ -36,7 +40,7 @@ class LogicLink(LogicPort):
         self._restart = restart
         self._patience = patience
         self._now = now
-        self._due: "int | None" = None
+        self._due: "int | None" = None  # an answer, or, without a channel, a rollback
         self._channel: "Channel | None" = None
 
     def started(self, gate: "Gate", channel: "Channel") -> None:
@@ -47,21 +51,34 @@ class LogicLink(LogicPort):
 
     def hand(self, gate: "Gate", request: "Request") -> None:
         """Sends a request to Logic."""
-        self._due = self._now() + self._patience if self._patience else None
         if self._channel is not None:
+            self._due = self._now() + self._patience if self._patience else None
             self._send("store_request", request.number, request.asked)
 
     def roll_back(self, gate: "Gate") -> None:
         """Lets go of Logic, and of whatever it still sends."""
         self._channel = None
+        self._due = self._now() + ROLLBACK_TIME if self._patience else None
         self._restart()
 
     def deadline(self, gate: "Gate") -> "int | None":
-        """When Logic will have had too long for its request; None if nobody waits for that."""
-        return self._due if self._channel is not None and gate.outstanding else None
+        """When Logic will have had too long for its request, or who rolls it back for that; None if nobody
+        waits for either."""
+        return self._due if self._channel is None or gate.outstanding else None
 
     def overdue(self, gate: "Gate") -> bool:
         """Whether Logic has had too long for its request; True once each time that it is handed one."""
+        return self._channel is not None and self._passed(gate)
+
+    def abandoned(self, gate: "Gate") -> bool:
+        """Whether a rollback has taken too long; True once for each, and requests are refused until it is
+        done."""
+        if self._channel is not None or not self._passed(gate):
+            return False
+        gate.logic_lost()
+        return True
+
+    def _passed(self, gate: "Gate") -> bool:
         due = self.deadline(gate)
         if due is None or self._now() < due:
             return False

@@ -11,6 +11,7 @@ from xoar.xen import events
 from xoar.xen.pages import own_page
 from xoar.xen.ring import xenstore_rings
 from xoar.xenstore.client import Client
+from xoar.xenstore.errors import Refused
 
 
 def rubbish(page, words):
@@ -24,11 +25,25 @@ def rubbish(page, words):
         page.words[word] = seed
 
 
-def store_rate(count):
-    """Microseconds for so many reads and writes of a node, each once the one before is done."""
+def client():
     page, port = own_page(link_frame(abi.GNTTAB_RESERVED_XENSTORE)), param(abi.HVM_PARAM_STORE_EVTCHN)
     writer, reader = xenstore_rings(page)
-    store = Client(reader, writer, lambda: events.notify(port), events.wait)
+    return Client(reader, writer, lambda: events.notify(port), events.wait)
+
+
+def store_read(path):
+    """What is there, or the error's name; and milliseconds."""
+    start = nano.now()
+    try:
+        found = client().read(path).decode()
+    except Refused as error:
+        found = error.name
+    return f"{found} after {(nano.now() - start) // 1000000} ms"
+
+
+def store_rate(count):
+    """Microseconds for so many reads and writes of a node, each once the one before is done."""
+    store = client()
     store.write("data/x", "0")
     start = nano.now()
     for number in range(count):
@@ -80,6 +95,8 @@ def main():
                 console.outgoing.write(b"x" * 1024)
                 events.notify(console.port)
             console.write("flood over")
+        elif command == "store-read":
+            console.write("it says " + store_read(arguments[0]))
         elif command == "store-rate":
             console.write(f"{arguments[0]} requests in {store_rate(int(arguments[0]))} us")
         elif command == "echo":

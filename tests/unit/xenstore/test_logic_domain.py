@@ -11,6 +11,7 @@ from xoar.xen.ring import xenstore_rings
 from xoar.xenstore import wire
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.gate import Gate
+from xoar.xenstore.logiclink import ROLLBACK_TIME
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.statelink import StateLink
 
@@ -94,10 +95,10 @@ def test_a_logic_that_breaks_its_ring_is_not_listened_to_any_more(restorer: bool
     rig.wait(0)
     rig.to_state.reset()
     rig.ask_for(rig.guest, wire.READ, b"/a\0")
+    assert rig.logic.link.deadline(rig.gate) == rig.now + ROLLBACK_TIME
     rig.wait(2 * PATIENCE)
     assert rig.answers(rig.manager) == rig.answers(rig.guest) == []
     assert rig.gate.contents.fetch(b"/a") is None
-    assert rig.logic.link.deadline(rig.gate) is None
     if restorer:
         assert rig.asked == 1
         rig.logic.rolled_back(rig.gate)
@@ -105,7 +106,36 @@ def test_a_logic_that_breaks_its_ring_is_not_listened_to_any_more(restorer: bool
         assert rig.answers(rig.manager) == [b"OK\0"]
         assert rig.answers(rig.guest) == [b"EACCES\0"]
     else:
-        assert "nobody can replace it: requests wait for ever" in rig.log[-1]
+        assert "nobody can replace it" in rig.log[-1]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_while_nobody_rolls_logic_back_requests_are_refused(after: int) -> None:
+    rig = Rig(restorer=True, after=after)
+    rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
+    if after:
+        rig.serve()
+        assert rig.answers(rig.manager) == [b"OK\0"]
+        refused = 0
+    else:
+        rig.wait(PATIENCE)
+        refused = 1
+    rig.ask_for(rig.guest, wire.READ, b"/a\0")
+    rig.wait(ROLLBACK_TIME - 1)
+    assert rig.answers(rig.manager) == rig.answers(rig.guest) == []
+    rig.wait(1)
+    assert rig.answers(rig.manager) == [b"EIO\0"] * refused
+    assert rig.answers(rig.guest) == [b"EIO\0"]
+    assert "requests are refused" in rig.log[-1]
+    rig.ask_for(rig.guest, wire.READ, b"/a\0")
+    assert rig.answers(rig.guest) == [b"EIO\0"]
+    assert rig.logic.link.deadline(rig.gate) is None
+    # it was only slow
+    rig.logic.rolled_back(rig.gate)
+    rig.ask_for(rig.guest, wire.READ, b"/a\0")
+    rig.serve()
+    assert rig.answers(rig.guest) == [b"EACCES\0"]
+    assert rig.asked == 1 + after
 
 
 def test_who_takes_too_long_is_rolled_back_and_its_request_is_done_by_the_next() -> None:

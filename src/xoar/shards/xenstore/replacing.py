@@ -1,7 +1,8 @@
 """Logic's domain as State sees it: a page that it writes what it likes to, and who rolls it back. No I/O.
 
-State works without Logic: requests wait until there is one again. It rolls nobody back itself, since it has
-no right over anybody: it asks, and goes on when it is told that Logic is as it was at first.
+State works without Logic: requests wait until there is one again, or are refused when that takes too long.
+It rolls nobody back itself, since it has no right over anybody: it asks, and goes on when it is told that
+Logic is as it was at first.
 """
 
 from xoar.messages.channel import Channel
@@ -66,13 +67,15 @@ class LogicDomain:
             self._say("xenstore: no answer from Logic for %d s" % (self._patience // 1_000_000_000))
             if self._ask is not None:
                 self.link.roll_back(gate)
+        elif self.link.abandoned(gate):
+            self._say("xenstore: nobody rolls Logic back: requests are refused until that is done")
         return more
 
     def _restart(self) -> None:
         if self._ask is not None:
             self._ask()
         else:
-            self._say("xenstore: Logic has failed and nobody can replace it: requests wait for ever")
+            self._say("xenstore: Logic has failed and nobody can replace it")
 
     def _say(self, text: str) -> None:
         if self._reports:
