@@ -143,6 +143,27 @@ def microreboot(
     print("\nThe figures are those of this machine and this run; the ratios are what the run shows.")
 
 
+@app.command()
+def xenstore(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of 400 requests in each host.")] = 5,
+    json: options.Json = False,
+) -> None:
+    """XenStore's requests per second, with rollbacks and without, against Xen's xenstored and oxenstored.
+
+    Examples:
+
+    - `xoar bench xenstore`
+    - `xoar bench xenstore --rounds 10 --json`
+    """
+    from xoar.host.bench import report, xenstore
+    from xoar.host.progress import Reporter
+
+    show = Reporter()
+    prepared = xenstore.prepare(show)
+    machine = report.this_machine() | prepared.facts()
+    _print(report.Report(xenstore.run(prepared, rounds, show), machine), json)
+
+
 def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
     from xoar.host.bench import pair, report
     from xoar.host.progress import Reporter
