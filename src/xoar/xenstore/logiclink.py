@@ -51,9 +51,11 @@ class LogicLink(LogicPort):
 
     def hand(self, gate: "Gate", request: "Request") -> None:
         """Sends a request to Logic."""
-        if self._channel is not None:
-            self._due = self._now() + self._patience if self._patience else None
-            self._send("store_request", request.number, request.asked)
+        if self._channel is None:
+            request.tries -= 1  # it is handed out again once there is a Logic
+            return
+        self._due = self._now() + self._patience if self._patience else None
+        self._send("store_request", request.number, request.asked)
 
     def roll_back(self, gate: "Gate") -> None:
         """Lets go of Logic, and of whatever it still sends."""

@@ -168,6 +168,20 @@ def test_a_rollback_that_nobody_asked_for_changes_nothing() -> None:
     assert rig.answers(rig.guest) == [b"EACCES\0"]
 
 
+def test_a_request_that_comes_while_there_is_no_logic_has_all_its_tries() -> None:
+    rig = Rig(restorer=True)
+    rig.page.words[2052 // 4] = 5000
+    rig.wait(0)
+    rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
+    for _ in range(2):
+        rig.logic.rolled_back(rig.gate)
+        rig.wait(PATIENCE)
+    rig.logic.rolled_back(rig.gate)
+    assert rig.answers(rig.manager) == []
+    rig.serve()
+    assert rig.answers(rig.manager) == [b"OK\0"]
+
+
 def test_a_request_at_which_each_logic_fails_is_refused_and_others_go_on() -> None:
     rig = Rig(restorer=True)
     rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
