@@ -82,6 +82,8 @@ def fill(link):
     hang(link)
 
 
+# noise that completes half an answer, or overwrites one that State is reading, is an answer: nobody can know
+COMPLETED = {answers: POINTS[4:5], noise: POINTS[4:5], fill: (POINTS[2], POINTS[4], POINTS[5])}
 WAYS = (crash, noise, hang, end, answers, deaf, wild, fill)
 
 
@@ -110,6 +112,8 @@ class Mortal(StateLink):
             chance //= ONE_IN
             self._due = POINTS[chance % len(POINTS)]
             self._way = WAYS[chance // len(POINTS) % len(WAYS)]
+            if self._due in COMPLETED.get(self._way, ()):
+                self._due = "knows State's word"
         self._life = life
 
     def _next(self):
