@@ -107,6 +107,12 @@ LIFE_FRAME = 15  # of xoar.builder.start
 _ASK_AGAIN = 1000 * 1000000  # Restorer may not listen yet
 
 
+def _restorer() -> "int | None":
+    """The port of the channel to who rolls this shard back, if anybody does."""
+    value = setting("restorer")
+    return None if value is None else int(value.split(":")[0])
+
+
 def snapshot() -> int:
     """Returns each time that this shard's life begins: at first once Restorer has taken its snapshot, and
     again at this very place after every rollback. The number of the life, from 1; 0 if nobody rolls this
@@ -116,16 +122,16 @@ def snapshot() -> int:
     forgotten: look at every link afterwards. Event channels that were opened in a former life are closed.
     OSError(ENOTCONN): one of this shard's own channels was closed or is somebody else's.
     """
-    restorer = setting("restorer")
+    restorer = _restorer()
     if restorer is None:
         return 0
     opened = [value.split(":") for key in ("uses", "kick") for value in settings(key)]
-    ports = [int(restorer)] + [int(words[-1]) for words in opened] + events.bound()
+    ports = [restorer] + [int(words[-1]) for words in opened] + events.bound()
     ends, others = events.Ends(ports), events.closing(ports, MOST_PORTS)
     before = ends.look()
     life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
     while not life[0]:
-        events.notify(int(restorer))
+        events.notify(restorer)
         events.wait(events.now() + _ASK_AGAIN)
     # from here on in every life; the snapshot was taken in the loop
     others.make()
@@ -138,9 +144,15 @@ def snapshot() -> int:
 
 def roll_back() -> None:
     """Asks Restorer to begin this shard's next life, which it does while this one sleeps (policy "idle")."""
-    restorer = setting("restorer")
+    restorer = _restorer()
     if restorer is not None:
-        events.notify(int(restorer))
+        events.notify(restorer)
+
+
+def life_time() -> int:
+    """After how many seconds this shard is rolled back in any case; 0: not by time."""
+    value = setting("restorer")
+    return 0 if value is None else int(value.split(":")[1])
 
 
 def box() -> memoryview:

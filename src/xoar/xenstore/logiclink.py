@@ -22,6 +22,11 @@ ROLLBACK_TIME = 30_000_000_000
 """Nanoseconds after which nobody rolls Logic back any more; it takes milliseconds."""
 
 
+DOUBT = 500_000_000
+"""Nanoseconds for which nonsense in the link's page may come of a rollback that somebody else asked for: its
+page is put back some milliseconds before State is told."""
+
+
 class LogicLink(LogicPort):
     """`restart()` has Logic rolled back, whatever it is doing; then a new channel comes with `started`.
 
@@ -42,11 +47,14 @@ class LogicLink(LogicPort):
         self._now = now
         self._due: "int | None" = None  # an answer, or, without a channel, a rollback
         self._channel: "Channel | None" = None
+        self.doubted = False
+        """Whether Logic is about to be rolled back for what is in the page, not for its silence."""
 
     def started(self, gate: "Gate", channel: "Channel") -> None:
         """Logic is as it was at first, and so is the link to it."""
         blameless = self._channel is not None
         self._channel = channel
+        self.doubted = False
         gate.logic_started(blameless)
 
     def hand(self, gate: "Gate", request: "Request") -> None:
@@ -54,7 +62,8 @@ class LogicLink(LogicPort):
         if self._channel is None:
             request.tries -= 1  # it is handed out again once there is a Logic
             return
-        self._due = self._now() + self._patience if self._patience else None
+        if not self.doubted:
+            self._due = self._now() + self._patience if self._patience else None
         self._send("store_request", request.number, request.asked)
 
     def roll_back(self, gate: "Gate") -> None:
@@ -66,7 +75,7 @@ class LogicLink(LogicPort):
     def deadline(self, gate: "Gate") -> "int | None":
         """When Logic will have had too long for its request, or who rolls it back for that; None if nobody
         waits for either."""
-        return self._due if self._channel is None or gate.outstanding else None
+        return self._due if self._channel is None or gate.outstanding or self.doubted else None
 
     def overdue(self, gate: "Gate") -> bool:
         """Whether Logic has had too long for its request; True once each time that it is handed one."""
@@ -98,8 +107,11 @@ class LogicLink(LogicPort):
         for message in channel.receive():
             if channel is self._channel:
                 self._take(gate, channel, message)
-        if channel.broken and channel is self._channel:
-            self.roll_back(gate)
+        if channel.broken and channel is self._channel and not self.doubted:
+            if self._patience:
+                self.doubted, self._due = True, self._now() + DOUBT
+            else:
+                self.roll_back(gate)
         return channel.more
 
     def _take(self, gate: "Gate", channel: "Channel", message: "Message") -> None:

@@ -12,7 +12,7 @@ from xoar.abi import xen as abi
 
 RESTORER, LINK = 3, 2  # ports
 LIFE = 15 * 4096
-WORDS = f"name=logic domid=4 uses=xenstore:5:{LINK} restorer={RESTORER} ready=9"
+WORDS = f"name=logic domid=4 uses=xenstore:5:{LINK} restorer={RESTORER}:60 ready=9"
 
 
 class Nano:

@@ -11,7 +11,7 @@ from xoar.xen.ring import xenstore_rings
 from xoar.xenstore import wire
 from xoar.xenstore.domains import Domains
 from xoar.xenstore.gate import Gate
-from xoar.xenstore.logiclink import ROLLBACK_TIME
+from xoar.xenstore.logiclink import DOUBT, ROLLBACK_TIME
 from xoar.xenstore.quotas import quotas
 from xoar.xenstore.statelink import StateLink
 
@@ -93,6 +93,7 @@ def test_a_logic_that_breaks_its_ring_is_not_listened_to_any_more(restorer: bool
     rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
     rig.page.words[2052 // 4] = 5000
     rig.wait(0)
+    rig.wait(DOUBT)
     rig.to_state.reset()
     rig.ask_for(rig.guest, wire.READ, b"/a\0")
     assert rig.logic.link.deadline(rig.gate) == rig.now + ROLLBACK_TIME
@@ -172,6 +173,7 @@ def test_a_request_that_comes_while_there_is_no_logic_has_all_its_tries() -> Non
     rig = Rig(restorer=True)
     rig.page.words[2052 // 4] = 5000
     rig.wait(0)
+    rig.wait(DOUBT)
     rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
     for _ in range(2):
         rig.logic.rolled_back(rig.gate)
@@ -180,6 +182,19 @@ def test_a_request_that_comes_while_there_is_no_logic_has_all_its_tries() -> Non
     assert rig.answers(rig.manager) == []
     rig.serve()
     assert rig.answers(rig.manager) == [b"OK\0"]
+
+
+def test_nonsense_in_the_page_of_a_logic_that_somebody_else_has_rolled_back_is_no_try() -> None:
+    rig = Rig(restorer=True)
+    rig.ask_for(rig.manager, wire.WRITE, b"/a\x001")
+    for _ in range(10):
+        rig.page.words[2052 // 4] = 5000  # it is being put back
+        rig.wait(0)
+        assert rig.logic.link.deadline(rig.gate) == rig.now + DOUBT
+        rig.wait(DOUBT - 1)
+        rig.logic.rolled_back(rig.gate)
+    rig.serve()
+    assert rig.answers(rig.manager) == [b"OK\0"] and rig.asked == 0
 
 
 def test_a_request_at_which_each_logic_fails_is_refused_and_others_go_on() -> None:
@@ -200,6 +215,7 @@ def test_a_logic_that_is_noisy_says_a_bounded_number_of_lines() -> None:
     for _ in range(100):
         rig.page.words[2052 // 4] = 5000
         rig.wait(0)
+        rig.wait(DOUBT)
         rig.logic.rolled_back(rig.gate)
     assert rig.asked == 100
     assert len(rig.log) == 64

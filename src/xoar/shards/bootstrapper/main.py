@@ -103,9 +103,9 @@ def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> "dict[str,
     """Opens the event channels between the one who rolls shards back, these, and those who ask for it.
     Returns the port of each that is rolled back."""
     ports = {}
-    for target, restorer, _, _ in todo.restarts:
+    for target, restorer, seconds, _ in todo.restarts:
         port = ports[target.name] = events.allocate(target.domid, restorer.domid)
-        words[target.name].append("restorer=%d" % port)
+        words[target.name].append("restorer=%d:%d" % (port, seconds))
         for who, what, requests, patience_ms in todo.kicks:
             if what is target:
                 port = events.allocate(who.domid, restorer.domid)

@@ -18,16 +18,13 @@ from xoar.messages.renewal import CLIENT, SERVER, Renewal
 from xoar.xen import boot, control, events
 from xoar.xen.box import Box
 from xoar.xen.guard import Guard
+from xoar.xen.lives import Life
 from xoar.xen.ring import xenstore_rings
 from xoar.xen.served import Served
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-_NS = 1000 * 1000000
-_PATIENCE = 2000 * 1000000  # ns; Restorer may be busy, or not be there
 
 
 def _needed(key: str) -> str:
@@ -41,25 +38,23 @@ def _numbers(text: str) -> "list[int]":
     return [int(word) for word in text.split(":")]
 
 
-class _Life:
-    """Builder from one rollback to the next. What it knew at the end of the last one lies in the box. `most`:
-    how long it lasts at most, in ns; 0: for ever."""
+class _Server:
+    """Builder in one of its lives. What it knew at the end of the last one lies in the box."""
 
     def __init__(
-        self, service: Service, conversations: Conversations, memory: Memory, box: Box, most: int
+        self, service: Service, conversations: Conversations, memory: Memory, life: Life, exceptions: int
     ) -> None:
         self._service = service
         self._conversations = conversations
         self._memory = memory
-        self._box = box
+        self._life = life
+        self._exceptions = exceptions
         self._guard = Guard("builder")
         self._used = False  # something came from a client
-        self._late = events.now() + most // 2 if most else None
 
     def begin(self) -> None:
         """Takes up what the last life left. If that was not at rest, each conversation begins anew."""
-        at_rest = self._box.at_rest
-        self._box.at_rest = False
+        at_rest = self._life.begin()
         if not self._guard.call(self._memory.load):
             return
         self._guard.call(self._service.recalled)
@@ -67,28 +62,20 @@ class _Life:
         if not at_rest:
             self._conversations.begin_anew()
 
-    def go_on(self, exceptions: int) -> None:
-        """Serves, until there is nothing to do and something was done: then Restorer begins the next life."""
-        ports = [exceptions]  # what ended before this point
+    def go_on(self) -> None:
+        """Serves, until there is nothing to do and something was done."""
+        ports: "list[int] | None" = None
         while True:
             # nobody hears of what is not remembered yet
             self._conversations.hold()
-            self._serve(exceptions in ports)
+            # at first, and after a sleep of which nothing is known: what ended meanwhile
+            self._serve(ports is None or self._exceptions in ports)
             deadline = self._guard.call(self._service.expire)
             self._memory.store()
             self._conversations.go_on()
             deadline, at_rest = self._rest(deadline)
-            if at_rest and self._used:
-                self._end()
-                ports = [exceptions]
-                continue
-            self._box.at_rest = at_rest
-            ports = events.wait(deadline)
-            self._box.at_rest = False
-            # what begins now shall have time to end
-            if at_rest and self._late is not None and events.now() > self._late:
-                self._end()
-                ports = [exceptions]
+            ports = self._life.sleep(deadline, at_rest, self._used)
+            self._used = self._used and ports is not None
 
     def _rest(self, deadline: "int | None") -> "tuple[int | None, bool]":
         """When there is something to do in any case, and whether nothing is on its way."""
@@ -98,17 +85,6 @@ class _Life:
             return deadline, False
         waits = self._conversations.expire(events.now())
         return waits, waits is None
-
-    def _end(self) -> None:
-        """Has Restorer begin the next life. Returns if it does not, in time: then this one goes on."""
-        self._box.at_rest = True
-        boot.roll_back()
-        deadline = events.now() + _PATIENCE
-        while events.now() < deadline:
-            events.wait(deadline)
-        self._box.at_rest = False
-        self._used = False
-        self._late = None
 
     def _serve(self, has_ended: bool) -> None:
         service = self._service
@@ -168,15 +144,14 @@ def main() -> None:
     memory = Memory(box, service.remembers(), service.recalls(), journal)
     service.is_full = lambda: memory.full
     gc.collect()
-    life = boot.snapshot()
+    first = boot.snapshot() <= 1
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
-    if life <= 1:
-        boot.ready()
+    boot.ready()  # the first life may be too short for it
+    if first:
         print("builder: ready, %d images" % len(library.images))
-    (most,) = [restart.seconds for restart in todo.restarts if restart.target.name == "builder"] or [0]
-    now = _Life(service, Conversations(clients, servers), memory, box, most * _NS)
-    now.begin()
-    now.go_on(exceptions)
+    serving = _Server(service, Conversations(clients, servers), memory, Life(box), exceptions)
+    serving.begin()
+    serving.go_on()
 
 
 def _notifier(port: int) -> "Callable[[], None]":

@@ -64,8 +64,10 @@ class LogicDomain:
         """Deals with what Logic has sent, or not sent in time; True if more can be done at once."""
         more = self.link.receive(gate)
         if self.link.overdue(gate):
-            self._say("xenstore: no answer from Logic for %d s" % (self._patience // 1_000_000_000))
-            if self._ask is not None:
+            doubted = self.link.doubted
+            if not doubted:
+                self._say("xenstore: no answer from Logic for %d s" % (self._patience // 1_000_000_000))
+            if doubted or self._ask is not None:
                 self.link.roll_back(gate)
         elif self.link.abandoned(gate):
             self._say("xenstore: nobody rolls Logic back: requests are refused until that is done")
