@@ -23,6 +23,7 @@ MAX_QUEUE = 4 * MAX_FRAME
 """Bytes that may wait for room in the outgoing ring."""
 
 _RING_READS = 4
+_MANY = 1 << 30
 _MAX_REPORTS = 16
 
 
@@ -106,23 +107,26 @@ class Channel:
                 self._notify()
         return not self._queue
 
-    def receive(self) -> "list[Message]":
-        """Messages that have arrived; a bounded number. `more` is set if the ring holds more already."""
+    def receive(self, most: int = _MANY) -> "list[Message]":
+        """Messages that have arrived, at most so many. `more` is set if there are more already."""
         messages: "list[Message]" = []
         self.more = False
         if not self._may_go_on() or self.broken:
             return messages
         try:
+            self._decode(messages, most)
             for _ in range(_RING_READS):
+                if len(messages) == most:
+                    break
                 untrusted_data = self._incoming.read(1024)
                 if not untrusted_data:
                     break
                 self._notify()
                 self._decoder.feed(untrusted_data)
-                self._decode(messages)
+                self._decode(messages, most)
                 if self.broken:
                     return messages
-            self.more = self._incoming.readable() > 0
+            self.more = len(messages) == most or self._incoming.readable() > 0
         except RingError as error:
             self._break(str(error))
         return messages
@@ -146,8 +150,8 @@ class Channel:
         self._queue = b""
         self.broken = ""
 
-    def _decode(self, messages: "list[Message]") -> None:
-        while True:
+    def _decode(self, messages: "list[Message]", most: int) -> None:
+        while len(messages) < most:
             try:
                 message = self._decoder.next()
             except MessageError as error:

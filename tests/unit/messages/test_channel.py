@@ -222,3 +222,13 @@ def test_what_is_held_waits_for_the_next_flush_and_a_channel_tells_if_it_is_idle
     link.to_server.write(encode("unpause", 99, domid=7)[:5])
     link.server.receive()
     assert not link.server.idle
+
+
+def test_messages_can_be_taken_one_by_one() -> None:
+    link = Link()
+    for id in range(1, 4):
+        link.client.send("unpause", id, domid=7)
+    for id in range(1, 4):
+        assert [message.id for message in link.server.receive(1)] == [id]
+        assert link.server.more and link.server.idle == (id == 3)
+    assert link.server.receive(1) == [] and not link.server.more

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_IN_A_ROW = 32  # requests of one client
+
+
 def _needed(key: str) -> str:
     value = boot.setting(key)
     if value is None:
@@ -91,10 +94,13 @@ class _Server:
         if has_ended:
             self._guard.call(service.domains_changed)
         for client, channel in list(self._conversations.clients.items()):
-            if not channel.congested:
-                for message in channel.receive():
-                    self._used = True
-                    service.handle(client, message)
+            # as many as there is room for the answers of, but not so many that others wait
+            for _ in range(_IN_A_ROW):
+                messages = [] if channel.congested else channel.receive(1)
+                if not messages:
+                    break
+                self._used = True
+                service.handle(client, messages[0])
         # after the requests, which may take seconds: answers that came meanwhile are in time
         for server, channel in self._conversations.servers.items():
             for message in channel.receive():
