@@ -21,10 +21,16 @@ WORDS = {"driver": ["net0:netback:6:24", "disk0:blkback:7:32"], "pciback": ["5"]
 
 class Host:
     def __init__(self, words=None):
-        words = words or {}
+        self.words = words or {}
         self.links = []
         self.now = 1000
+        self.domains = []
+        self.shelf = None
         self.store = Server(Domains(set()), quotas())
+        self.domid = 31 if words else 4
+        self.begin()
+
+    def begin(self):
         page = shared_page()
         self.ring = RingLink(page, self.store, self.store.introduce(ME))
         writer, reader = xenstore_rings(page)
@@ -32,7 +38,6 @@ class Host:
         to_server, to_client = xenstore_rings(shared_page())
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack")
         self.fake = Channel(to_server, to_client, lambda: None, "toolstack", "builder")
-        self.domid = 31 if words else 4
         to_server, to_client = xenstore_rings(shared_page())
         self.console = Channel(to_client, to_server, lambda: None, "toolstack", "console")
         self.relay = Channel(to_server, to_client, lambda: None, "console", "toolstack")
@@ -40,12 +45,14 @@ class Host:
             self.link,
             self.client,
             self.relay,
-            lambda key: words.get(key, []),
+            lambda key: self.words.get(key, []),
             lambda: self.now,
             ME,
             lambda: b"",
             lambda text: None,
+            shelf=self.shelf,
         )
+        self.toolstack.begin()
         self.decoder = Decoder()
 
     def ask(self, kind, **fields):
@@ -61,8 +68,11 @@ class Host:
                 if message.kind == "build":
                     self.domid += 1
                     self.introduce(self.domid, message.fields.uuid)
+                    self.domains.append(self.domid)
                     places = {"store_gfn": 1, "store_port": 2, "console_gfn": 3, "console_port": 4}
                     self.fake.send("built", message.id, domid=self.domid, **places)
+                elif message.kind == "domains":
+                    self.list_domains(message.id)
                 elif message.kind == "build_shard":
                     domid = SHARDS[message.fields.name]
                     self.introduce(domid, bytes(16))
@@ -80,12 +90,21 @@ class Host:
                             if link[0] == message.fields.domid:
                                 self.store.remove_back_end(*link)
                         self.store.release(message.fields.domid)
+                        if message.fields.domid in self.domains:
+                            self.domains.remove(message.fields.domid)
                     self.fake.send("done", message.id)
             self.ring.serve()
             self.toolstack.turn()
             for message in self.console.receive():
                 self.decoder.feed(message.fields.data)
         return self.decoder.next()
+
+    def list_domains(self, id):
+        rows = [(ME, "blocked", "none", 4, 4, 1, 0, 0, "toolstack", "", "")]
+        for domid in self.domains:
+            rows.append((domid, "running", "none", 4, 4, 1, 0, 0, "", "toolstack", ""))
+        fields = {"total_kib": 0, "free_kib": 0, "now_ns": 1, "xen_version": "", "more": 0}
+        self.fake.send("domain_list", id, domains=rows, **fields)
 
     def as_domain(self, domid):
         page = shared_page()
@@ -182,3 +201,38 @@ def test_a_volume_is_made_by_its_agent():
     agent.write(home + "service/replies/1", "ok length=2 sha256=" + "0f" * 32)
     assert host.run().fields.sha256 == b"\x0f" * 32
     assert host.ask("volume_list", start=0).fields.volumes[0].size_kib == 8
+
+
+class Shelf:
+    room = 100000
+
+    def __init__(self):
+        self.records = []
+
+    def load(self):
+        return self.records
+
+    def store(self, records):
+        self.records = records
+
+
+def test_guests_of_the_last_life_are_managed_by_the_next_one():
+    host = Host()
+    host.shelf = Shelf()
+    host.begin()
+    assert host.create("web").fields.domid == 5
+    assert host.create("mail").fields.domid == 6
+    assert host.ask("guest_destroy", name="mail").kind == "done"
+    host.fake.send("stopped", 0, domid=5, reason="reboot")
+    host.run()
+    before = host.ask("guest_show", name="web").fields
+    assert len(host.shelf.records) == 2
+    host.shelf.records.append(b"\0" * 30)
+    host.begin()
+    host.run()
+    after = host.ask("guest_show", name="web").fields
+    assert after == before and after.previous_domid == 5 and after.state == "running"
+    assert host.ask("guest_show", name="mail").fields.note == "destroyed by the operator"
+    assert host.toolstack.idle and len(host.shelf.records) == 2
+    assert host.ask("guest_destroy", name="web").kind == "done"
+    assert host.ask("guest_list", start=0).fields.guests == []

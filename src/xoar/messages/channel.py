@@ -76,6 +76,14 @@ class Channel:
         except RingError:
             return False
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it is idle, and the other end has taken all that was sent."""
+        try:
+            return self.idle and not self._outgoing.readable()
+        except RingError:
+            return False
+
     def renew(self) -> None:
         """Begins the conversation anew: what was on its way either way is lost."""
         assert self._renewal is not None

@@ -67,6 +67,19 @@ NIC = Record(
     ("address", Text(15)),  # IPv4; the only one that the guest may use, or "" for any
     ("rate_kib", U32),  # KiB/s from the guest; 0: unlimited
 )
+GUEST_CONFIG = Record(
+    "guest_config",
+    ("name", NAME),
+    ("uuid", UUID),
+    ("kernel", DIGEST),
+    ("ramdisk", DIGEST),
+    ("command_line", COMMAND_LINE),
+    ("memory_kib", U32),
+    ("vcpus", U16),
+    ("on_reboot", ON_REBOOT),
+    ("on_crash", ON_CRASH),
+    ("group", GROUP),
+)
 PLUGGED_DISK = Record("plugged_disk", *DISK.fields, ("state", PLUG_STATE), ("note", Text(128)))
 PLUGGED_NIC = Record(
     "plugged_nic",

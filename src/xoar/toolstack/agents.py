@@ -38,6 +38,10 @@ class Agents:
                 return driver
         return None
 
+    def recall(self, name: str, kind: str, domid: int) -> "Driver | None":
+        """The driver domain that a device of the last life was one of."""
+        raise NotImplementedError
+
     def page(self, start: int, request: "Request") -> None:
         """Answers driver_list."""
         now, end = self._clock(), start + _PER_PAGE

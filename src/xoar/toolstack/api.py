@@ -45,6 +45,12 @@ class Stream:
         """Whether its operator leaves so many answers unread that it must be ended."""
         return len(self.unsent) > _MAX_UNSENT
 
+    @property
+    def idle(self) -> bool:
+        """Whether its next message can be served by who knows nothing of it."""
+        busy = self.unanswered or self.unsent or self.decoder.waiting or self.ending or self.seal is not None
+        return not busy and self.successor is None
+
     def send(self, frame: bytes) -> None:
         """Queues a message."""
         self.unsent += frame if self.seal is None else frame + self.seal.tag(frame)
@@ -108,6 +114,12 @@ class Operators:
         self._key = key
         self._streams: "dict[int, Stream]" = {}
         self._reports = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether all is answered and sent, no message has come in part, and each stream can go on without
+        what is known of it here: a sealed one can't."""
+        return all([stream.idle for stream in self._streams.values()])
 
     def receive(self, message: "Message") -> None:
         """Takes one message from Console."""

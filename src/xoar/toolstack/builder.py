@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Answered = Callable[[Message], None]
 
 
+RENEWED = "Builder was restarted while it worked on this; try again"
+
+
 class Builder:
     """The Toolstack's view of its link to Builder."""
 
@@ -29,6 +32,11 @@ class Builder:
         self._answered[self._last] = answered
         self._unsent.append((self._last, kind, fields))
         self.flush()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is unanswered."""
+        return not self._answered and not self._unsent
 
     def flush(self) -> None:
         """Sends what waits for room in the link."""

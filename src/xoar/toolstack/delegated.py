@@ -52,15 +52,22 @@ class DelegatedDrivers(Agents):
             if len(parts) == 3 and parts[1] in (NETBACK, BLKBACK) and number and len(named) < _MAX_DRIVERS:
                 named.append((parts[0], parts[1], number))
         wanted = [self._driver(*names) for names in named if service.is_name(names[0])]
-        for driver in self.all:
-            if driver not in wanted:
+        for driver in self._known.values():
+            if driver not in wanted and driver.state != FAILED:
                 # its guests' devices are still there: the driver domain says what becomes of them
                 driver.state, driver.note, driver.since_ms = FAILED, _WITHDRAWN, self._clock()
         added, self.all = [driver for driver in wanted if driver not in self.all], wanted
         for driver in added:
             if driver.state == FAILED:
                 driver.state, driver.note = WAITING, ""
-                self._consider(driver)
+            self._consider(driver)
+
+    def recall(self, name: str, kind: str, domid: int) -> "Driver | None":
+        # that it is delegated is not known yet; it has said nothing that counts before
+        known = self._known.get(name)
+        if known is None and domid and len(self._known) < _MAX_DRIVERS:
+            known = self._driver(name, kind, domid)
+        return known if known is not None and (known.kind, known.domid) == (kind, domid) else None
 
     def known(self, name: str) -> "Driver | None":
         """A driver domain that is, or was, delegated."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from xoar.toolstack.driver import Driver
+    from xoar.toolstack.memory import Thing
     from xoar.toolstack.store import Batch
 
 VBD = "vbd"
@@ -69,6 +70,13 @@ class Device:
         self.seen_address = ""
         self.lost = False
         self.closing = False
+
+    def remembered(self, guest: bytes) -> "Thing":
+        """What there is to remember; `guest` is its guest's uuid."""
+        shared = (guest, self.driver.domid, int(self.domid != 0), int(self.lost), int(self.closing))
+        if self.kind == VBD:
+            return self, "kept_disk", shared + tuple(self.config)
+        return self, "kept_nic", shared + (self.driver.name, self.number) + tuple(self.config)
 
     @property
     def title(self) -> str:

@@ -1,9 +1,10 @@
 """All devices of all guests: which may be, which are plugged, and what their driver domains say of them."""
 
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC
+from xoar.messages.records import DISK, NIC
 from xoar.toolstack import groups, ipv4, service
 from xoar.toolstack.device import CLOSED, INITIALISING, VBD, VIF, Device, disk_number, mac_text, write
-from xoar.toolstack.driver import BLKBACK
+from xoar.toolstack.driver import BLKBACK, NETBACK, NOBODY
 from xoar.toolstack.store import Batch
 from xoar.xenstore import wire
 
@@ -96,11 +97,21 @@ class Devices:
         network = self._networks.find(nic.network)
         if network is None:
             raise Unfit(ENOENT, "there is no network %s" % nic.network)
+        self._judge_nic(nic)
+        net = ipv4.subnet(network.fields.subnet)
+        if nic.address and net is not None and not ipv4.for_guests(ipv4.address(nic.address) or 0, net):
+            raise Unfit(EINVAL, "network %s has no address %s for guests" % (nic.network, nic.address))
+        used = _numbers(others + [device for device, owner in self._left if owner is guest], VIF)
+        free = [handle for handle in range(_HANDLES) if handle not in used]
+        return self._add(guest, others, Device(VIF, free[0], nic, network.driver))
+
+    def _judge_nic(self, nic: "Any") -> None:
+        """Raises Unfit for an interface that can't be on any network, or not on its own with the others."""
         # the lowest bit of the first byte marks group addresses (IEEE 802)
         if nic.mac in (bytes(6), _BACKENDS_MAC) or nic.mac[0] & 1:
             raise Unfit(EINVAL, "%s is no address for a network interface" % mac_text(nic.mac))
-        if nic.address:
-            self._judge_address(nic, ipv4.subnet(network.fields.subnet))
+        if nic.address and ipv4.address(nic.address) is None:
+            raise Unfit(EINVAL, "%r is no IPv4 address for a network interface" % nic.address)
         for device, owner in self._on(nic.network):
             if device.config.mac == nic.mac:
                 what = mac_text(nic.mac)
@@ -109,9 +120,57 @@ class Devices:
             else:
                 continue
             raise Unfit(EEXIST, "network %s: guest %s has the address %s" % (nic.network, owner.name, what))
-        used = _numbers(others + [device for device, owner in self._left if owner is guest], VIF)
-        free = [handle for handle in range(_HANDLES) if handle not in used]
-        return self._add(guest, others, Device(VIF, free[0], nic, network.driver))
+
+    def recall(self, guest: "Any", others: "list[Device]", domid: int, message: "Message") -> Device:
+        """The device that a record of the last life is about, of a guest that has `others` and is domain
+        `domid`. Raises Unfit."""
+        fields = message.fields
+        if message.kind == "kept_disk":
+            kind, wanted, name = VBD, BLKBACK, fields.driver
+            config = DISK.value(*tuple(fields)[-len(DISK.fields) :])
+            number = disk_number(config.device)
+        else:
+            kind, wanted, name = VIF, NETBACK, fields.driver
+            config = NIC.value(*tuple(fields)[-len(NIC.fields) :])
+            number = fields.handle if fields.handle < _HANDLES else None
+        driver = self._drivers.recall(name, wanted, fields.driver_domid)
+        if number is None or driver is None:
+            raise Unfit(EINVAL, "guest %s has an impossible %s" % (guest.name, kind))
+        taken = _numbers(others, kind)
+        if number in taken or len(taken) >= MAX_OF_A_KIND:
+            raise Unfit(EEXIST, "guest %s has too many a %s" % (guest.name, kind))
+        if kind == VIF:
+            self._judge_nic(config)
+        device = Device(kind, number, config, driver)
+        self._owners.append((device, guest))
+        device.closing = bool(fields.closing)
+        if fields.plugged and domid:
+            device.domid, device.lost = domid, bool(fields.lost)
+            device.backend_state = INITIALISING
+            self._plugged[_key(device)] = device
+            self._look(device)
+        return device
+
+    def _look(self, device: Device) -> None:
+        """Reads what its driver domain has said of it."""
+        words = [device.kind, "%d" % device.domid, "%d" % device.number]
+        for leaf in () if device.lost else ("state", "hotplug-status"):
+            path = "%s/%s" % (device.backend, leaf)
+            self._store.read(path, self._hearer(device.driver, words + [leaf]))
+
+    def _hearer(self, driver: "Driver", words: "list[str]") -> "Callable[[bytes | None], None]":
+        return lambda value: self._hear(driver, words, value)
+
+    def resting(self, guest: "Any") -> bytes:
+        """The handles of interfaces that a guest had lately."""
+        left = [device.number for device, owner in self._left if owner is guest and device.kind == VIF]
+        return bytes(left)
+
+    def recall_resting(self, guest: "Any", handles: bytes) -> None:
+        """What `resting` said in the last life."""
+        for handle in handles:
+            self._left.append((Device(VIF, handle, None, NOBODY), guest))
+        self._left = self._left[-_RESTING:]
 
     def forget(self, device: Device) -> None:
         """A guest has it no more."""
@@ -139,14 +198,6 @@ class Devices:
             for device, owner in self._owners
             if device.kind == VIF and device.config.network == network
         ]
-
-    def _judge_address(self, nic: "Any", net: "tuple[int, int] | None") -> None:
-        number = ipv4.address(nic.address)
-        if number is None:
-            raise Unfit(EINVAL, "%r is no IPv4 address for a network interface" % nic.address)
-        if net is not None and not ipv4.for_guests(number, net):
-            text = "network %s has no address %s for guests" % (nic.network, nic.address)
-            raise Unfit(EINVAL, text)
 
     # nodes
 

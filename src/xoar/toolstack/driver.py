@@ -80,6 +80,10 @@ def tenant_path(driver: int, tenant: int) -> str:
     return "%s/tenants/%d" % (domain_path(driver), tenant)
 
 
+NOBODY = Driver("", "", 0, NO_DEVICE)
+"""The driver domain of a device that is gone."""
+
+
 def declared(settings: "Callable[[str], list[str]]") -> "tuple[list[Driver], int]":
     """The driver domains and PCIBack's domid (0: none) of the command line's words.
 

@@ -75,6 +75,10 @@ class Drivers(Agents):
             self._survey_wanted = self._survey_wanted or driver.state == UNASSIGNED
         self._next_round()
 
+    def recall(self, name: str, kind: str, domid: int) -> "Driver | None":
+        driver = self.find(name)
+        return driver if driver is not None and (driver.kind, driver.domid) == (kind, domid) else None
+
     # operators' requests
 
     def restart(self, name: str, timeout_ms: int, request: "Request") -> None:

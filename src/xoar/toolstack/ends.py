@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from xoar.toolstack.devices import Devices
     from xoar.toolstack.guest import Guest
     from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.waits import Waits
 
     Done = Callable[[int, str], None]
+
+
+RETRIES = 20
+RETRY_MS = 1000
+"""How often, and after what time each, a domain is destroyed again that somebody destroys already."""
 
 
 class Ends:
@@ -28,8 +34,10 @@ class Ends:
         builder: "Builder",
         store: "StoreLink",
         devices: "Devices",
+        waits: "Waits",
         report: "Callable[[str], None]",
     ) -> None:
+        self._waits = waits
         self._builder = builder
         self._store = store
         self._devices = devices
@@ -51,10 +59,13 @@ class Ends:
 
     def _destroy(self, guest: "Guest", done: "Done") -> None:
         def destroyed(message: "Message") -> None:
-            if message.kind != "done" and message.fields.errno != ENOENT:
-                done(message.fields.errno, message.fields.text)
-            else:
+            if message.kind == "done" or message.fields.errno == ENOENT:
                 self._remove(guest, done)
+            elif guest.tries:
+                guest.tries -= 1
+                self._waits.until(_never, RETRY_MS, lambda in_time: self._destroy(guest, done))
+            else:
+                done(message.fields.errno, message.fields.text)
 
         guest.phase = DESTROY
         self._builder.ask("destroy", destroyed, domid=guest.domid)
@@ -65,6 +76,7 @@ class Ends:
                 self._report("guest %s: records are left: %s" % (guest.name, refused))
             guest.previous_domid = guest.domid
             guest.domid = 0
+            guest.tries = 0
             # what was being unplugged has left with the domain
             for device in [device for device in guest.devices if device.closing]:
                 guest.devices.remove(device)
@@ -75,3 +87,7 @@ class Ends:
         for device in guest.plugged:
             self._devices.leave(device)
         self._store.run(records.remove(self._store, guest.config.uuid, guest.domid), removed)
+
+
+def _never() -> bool:
+    return False

@@ -15,14 +15,19 @@ event will tell; only Guests, Starts and Ends change either:
     destroy    Builder's `done`                   remove
     remove     XenStore's replies                 gone, or drivers again
 
+    recover    what Builder says of its domain    settled, or an end (recovery.py)
+
 A guest that is settled (phase "") changes by an operator's request, by `stopped` from Builder or a timeout.
 """
+
+from xoar.messages.records import GUEST_CONFIG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from xoar.toolstack.device import Device
+    from xoar.toolstack.memory import Thing
 
     class Request(Protocol):
         """Somebody who waits for an answer; exactly one of the two is called, once."""
@@ -45,11 +50,15 @@ ASK = "ask"
 CLOSE = "close"
 DESTROY = "destroy"
 REMOVE = "remove"
+RECOVER = "recover"
 
 BUILDING = (DRIVERS, BUILD, LINK, RECORDS, PLUG, UNPAUSE)
 ENDING = (CLOSE, DESTROY, REMOVE)
 
 NEVER = 0
+
+CONFIG_FIELDS = len(GUEST_CONFIG.fields)
+"""Of guest_create, without its devices."""
 
 ABANDONED = "destroyed by the operator"
 """The note of a guest whose start was given up for that."""
@@ -82,10 +91,37 @@ class Guest:
         self.restarts = 0
         self.quick_ends = 0
         self.waiters: "list[Waiter]" = []
+        # how often Builder is asked once more to destroy its domain
+        self.tries = 0
         # decided while a phase was on its way
         self.doomed = False
         self.rebuild = False
         self.stopped_reason = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether its next life need not know of more than `state`: a request to it may have been lost."""
+        return self.phase in (SETTLED, ASK)
+
+    def remembered(self, resting: bytes) -> "list[Thing]":
+        """What there is to remember; `resting` are handles of interfaces that it had."""
+        fields = (
+            self.domid,
+            self.previous_domid,
+            self.state,
+            int(self.settled),
+            int(self.rebuild),
+            self.reason,
+            self.note[:256],
+            self.started_ms,
+            self.restarts,
+            self.quick_ends,
+            resting,
+        )
+        things: "list[Thing]" = [(self, "kept_guest", tuple(self.config)[:CONFIG_FIELDS] + fields)]
+        if self.state != "ended":
+            things += [device.remembered(self.config.uuid) for device in self.devices]
+        return things
 
     @property
     def plugged(self) -> "list[Device]":

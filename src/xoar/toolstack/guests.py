@@ -8,8 +8,8 @@ are removed before the operator hears of it. `guest.py` has the table of phases;
 from xoar.messages.errors import EBUSY, EEXIST, EIO, ENOENT, ENOSPC, ETIMEDOUT
 from xoar.toolstack import configuration, records
 from xoar.toolstack.devices import Unfit
-from xoar.toolstack.ends import Ends
-from xoar.toolstack.guest import ABANDONED, ASK, BUILDING, ENDING, SETTLED, Guest, Waiter
+from xoar.toolstack.ends import RETRIES, Ends
+from xoar.toolstack.guest import ABANDONED, ASK, BUILDING, ENDING, RECOVER, SETTLED, Guest, Waiter
 from xoar.toolstack.starts import Starts
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.builder import Builder
     from xoar.toolstack.devices import Devices
     from xoar.toolstack.guest import Request
+    from xoar.toolstack.memory import Thing
     from xoar.toolstack.store import StoreLink
     from xoar.toolstack.waits import Waits
 
@@ -60,7 +61,7 @@ class Guests:
     ) -> None:
         self.ended: "list[Guest]" = []
         self._starts = Starts(builder, store, waits, devices, domid)
-        self._ends = Ends(builder, store, devices, report)
+        self._ends = Ends(builder, store, devices, waits, report)
         self._store = store
         self._devices = devices
         self._clock = clock
@@ -178,6 +179,61 @@ class Guests:
             waiter.deadline_ms for guest in self._guests for waiter in guest.waiters if waiter.deadline_ms
         ]
         return min(deadlines) if deadlines else None
+
+    # the last life's
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way with any of them, and nobody waits."""
+        return all([guest.phase == SETTLED and not guest.waiters for guest in self._guests])
+
+    def remembered(self) -> "list[Thing]":
+        """What the next life needs to know, those that have ended first."""
+        things: "list[Thing]" = []
+        for guest in self.ended + self._guests:
+            things += guest.remembered(self._devices.resting(guest.config))
+        return things
+
+    def adopt(self, guest: Guest) -> None:
+        """One of the last life; `recover` follows, if it has not ended."""
+        if guest.state == "ended":
+            self.ended.append(guest)
+        else:
+            guest.phase = RECOVER
+            self._guests.append(guest)
+
+    def recover(self, guest: Guest, settled: bool, domain: "Any | None") -> None:
+        """What Builder says of the domain of a guest that was adopted: a row of its list, None if it is gone.
+
+        If the last life had something on its way with the guest, the guest is destroyed; if it was to run
+        again, it is started again, as often as MAX_QUICK_ENDS says: it may be why the last life ended.
+        """
+        guest.tries = RETRIES
+        if domain is None or domain.state == "dying":
+            # Builder has had its devices' nodes removed; what was written there now would stay
+            for device in guest.plugged:
+                self._devices.leave(device)
+        if not settled:
+            guest.quick_ends += int(guest.rebuild)
+            rebuild = guest.rebuild and guest.quick_ends < MAX_QUICK_ENDS and not guest.doomed
+            note = guest.note if guest.state == "destroying" else ""
+            self._teardown(guest, rebuild, note or "the Toolstack began anew while it was %s" % guest.state)
+            return
+        guest.phase = SETTLED
+        if guest.doomed:
+            self._teardown(guest, False, ABANDONED)
+        elif domain is None or domain.state == "dying":
+            self._stopped(guest, "vanished")
+        elif domain.reason != "none":
+            self.stopped(guest.domid, domain.reason)
+        else:
+            guest.tries = 0
+            self._catch_up(guest)
+
+    def persist(self) -> None:
+        """Builder may not do what it was asked: ends of domains are asked for again."""
+        for guest in self._guests:
+            guest.tries = RETRIES
 
     # starting
 

@@ -54,6 +54,16 @@ class Hotplug:
         """Serves nic_detach."""
         self._detach(VIF, fields.handle, fields, request)
 
+    def resume(self, guest: "Guest") -> None:
+        """Goes on with what the last life had begun with a guest that is settled: a device that is to be
+        unplugged goes when the guest lets go of it; one that may have been linked, and no more, at once."""
+        for device in list(guest.devices):
+            if not device.domid:
+                device.domid = guest.domid
+                self._devices.unplug(device, self._unplugged(guest, device))
+            elif device.closing:
+                self._await_closed(guest, device, None)
+
     def _attach(self, add: "Callable[..., Device]", config: "Any", fields: "Any", request: "Request") -> None:
         guest = self._running(fields.guest, request)
         if guest is None:
@@ -142,23 +152,30 @@ class Hotplug:
     def _close(self, guest: "Guest", device: "Device", timeout_ms: "int | None") -> None:
         """Unplugs a device; after `timeout_ms` whether or not it is let go of."""
         device.closing = True
+        batch = Batch(self._store)
+        if not device.lost:
+            nodes.close(batch, device)
+        self._store.run(batch, lambda refused: None)
+        self._await_closed(guest, device, timeout_ms)
+
+    def _await_closed(self, guest: "Guest", device: "Device", timeout_ms: "int | None") -> None:
         gone = _gone(guest)
 
         def closed(in_time: bool) -> None:
             if gone():
                 return
-            self._devices.unplug(device, unplugged)
+            self._devices.unplug(device, self._unplugged(guest, device))
 
+        # the next life can wait for it as well, as long as it takes
+        self._waits.until(lambda: gone() or device.closed, timeout_ms, closed, timeout_ms is None)
+
+    def _unplugged(self, guest: "Guest", device: "Device") -> "Callable[[], None]":
         def unplugged() -> None:
             if device in guest.devices:
                 guest.devices.remove(device)
                 self._devices.forget(device)
 
-        batch = Batch(self._store)
-        if not device.lost:
-            nodes.close(batch, device)
-        self._store.run(batch, lambda refused: None)
-        self._waits.until(lambda: gone() or device.closed, timeout_ms, closed)
+        return unplugged
 
     def _running(self, name: str, request: "Request") -> "Guest | None":
         guest = self._guests.find(name)

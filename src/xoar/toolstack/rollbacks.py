@@ -44,6 +44,11 @@ class Rollbacks:
         self._last: "dict[str, Any]" = {}
         self._first = 0  # the position of the oldest record that is kept
 
+    @property
+    def idle(self) -> bool:
+        """Whether Restorer has told nothing that was not taken."""
+        return self._restorer is None or self._restorer.idle
+
     def turn(self) -> bool:
         """Takes what Restorer has told; whether there is more."""
         if self._restorer is None:

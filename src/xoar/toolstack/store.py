@@ -42,6 +42,10 @@ class Batch:
         if kind == wire.RM:
             self._removals.append(request)
 
+    def put(self, path: str, value: bytes) -> None:
+        """Writes any bytes."""
+        self._waiting.append((self._store.request(wire.WRITE, path.encode() + b"\0" + value), path))
+
     def write(self, base: str, values: "tuple[tuple[str, str], ...]") -> None:
         """Writes values below `base`, in their order."""
         for name, value in values:
@@ -126,6 +130,16 @@ class StoreLink:
             self._reads[path] = (reading[0], True, heard)
         elif len(self._reads) < MAX_READS:
             self._reads[path] = (self.request(wire.READ, path.encode() + b"\0"), False, heard)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way in either direction."""
+        if self.broken or self._batches or self._reads:
+            return False
+        try:
+            return self._client.idle
+        except RingError:
+            return False
 
     def poll(self) -> bool:
         """Moves bytes both ways and tells of what has come; whether there was anything."""

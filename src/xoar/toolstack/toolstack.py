@@ -1,8 +1,9 @@
 """The Toolstack put together: its parts, and one turn of its loop."""
 
+from xoar.messages.errors import ENOSPC
 from xoar.toolstack import rollbacks, tenants
 from xoar.toolstack.api import Key, Operators
-from xoar.toolstack.builder import Builder
+from xoar.toolstack.builder import RENEWED, Builder
 from xoar.toolstack.delegated import DelegatedDrivers, DelegatedNetworks
 from xoar.toolstack.delegations import Delegations
 from xoar.toolstack.devices import Devices
@@ -10,7 +11,9 @@ from xoar.toolstack.driver import declared
 from xoar.toolstack.drivers import Drivers
 from xoar.toolstack.guests import Guests
 from xoar.toolstack.hotplug import Hotplug
+from xoar.toolstack.memory import Memory
 from xoar.toolstack.networks import DeclaredNetworks
+from xoar.toolstack.recovery import Recovery
 from xoar.toolstack.relayed import Relayed
 from xoar.toolstack.reports import Reports
 from xoar.toolstack.rollbacks import Rollbacks
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from xoar.messages.codec import Message
     from xoar.toolstack.agents import Agents
     from xoar.toolstack.api import Handlers
+    from xoar.toolstack.guest import Request
+    from xoar.toolstack.memory import Shelf, Thing
     from xoar.toolstack.networks import Networks
+    from xoar.toolstack.recovery import Domains
     from xoar.toolstack.store import StoreLink
 
 
@@ -38,10 +44,13 @@ class Toolstack:
 
     `clock()` is in ms and never goes back; `domid` is the Toolstack's own; `unique()` gives bytes that it
     never gave before, on no boot of the host; `report` takes lines for Xen's console;
-    `restorer` and `kicks` as in Rollbacks.
+    `restorer` and `kicks` as in Rollbacks; `shelf` is where its memory is (memory.py), `is_settled()` whether
+    all is there that was put there. Nothing is sent before `begin`, or read.
     """
 
     role = ""
+    _reserve = 0
+    """Bytes of the memory for what no operator asks for."""
 
     def __init__(
         self,
@@ -55,6 +64,8 @@ class Toolstack:
         report: "Callable[[str], None]" = print,
         restorer: "Channel | None" = None,
         kicks: "dict[str, Callable[[], None]] | None" = None,
+        shelf: "Shelf | None" = None,
+        is_settled: "Callable[[], bool]" = lambda: True,
     ) -> None:
         self.builder = Builder(link)
         self.waits = Waits(clock)
@@ -75,11 +86,55 @@ class Toolstack:
         self.rollbacks = Rollbacks(restorer, policies, kicks or {}, self.waits, clock)
         self.reports = Reports(self.builder, self.guests, self.rollbacks, clock)
         keys = [Key(bytes.fromhex(word), unique) for word in settings("key")]
+        self.memory = Memory(shelf, report, self._reserve)
+        self._recovery = Recovery(
+            self.builder,
+            self.waits,
+            self.guests,
+            self.devices,
+            self.hotplug,
+            self.memory,
+            clock,
+            domid,
+            report,
+        )
+        self._is_settled = is_settled
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
     def _devices_from(self) -> "tuple[Agents, Networks]":
         """What serves guests' devices; called once, before the rest of this is there."""
         raise NotImplementedError
+
+    def begin(self) -> None:
+        """Begins to serve, with what the last life has left in the memory; called once. Raises what the shelf
+        raises: then it is not known what there was."""
+        records = self.memory.recall()
+        self._recall(records)
+        self._recovery.recall(records)
+        self._recovery.compare(lambda domains: self._compared(domains, bool(records)))
+
+    def _recall(self, records: "list[Message]") -> None:
+        """Takes what is not the guests' from the last life's records."""
+
+    def _compared(self, domains: "Domains", again: bool) -> None:
+        """Builder has said which domains there are; `again`: there has been a life before."""
+
+    def builder_renewed(self) -> None:
+        """Builder has begun anew, and knows nothing of what it was asked for."""
+        self.guests.persist()
+        self.builder.fail_all(RENEWED)
+        self._recovery.compare(lambda domains: self._compared(domains, True))
+
+    def things(self) -> "list[Thing]":
+        """What is to be remembered, each with its kind of record and its fields."""
+        return self.guests.remembered()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing at all is on its way: the next life can go on where this one stops."""
+        links = self._link.idle and self._relay.idle and self._store.idle and self.rollbacks.idle
+        asked = self.builder.idle and self._operators.idle and self.volumes.idle and self._recovery.idle
+        return bool(links and asked and self.waits.idle and self.guests.idle and self._is_settled())
 
     def turn(self) -> bool:
         """Does what there is to do; whether there is more already."""
@@ -106,7 +161,10 @@ class Toolstack:
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
-        self._operators.flush()
+        self.memory.update(self.things())
+        if self._is_settled():
+            # what an answer says is remembered before anybody hears of it
+            self._operators.flush()
         self.builder.flush()
         return more
 
@@ -125,9 +183,10 @@ class Toolstack:
     def handlers(self) -> "Handlers":
         """What serves each of the operators' requests."""
         guests, reports, hotplug = self.guests, self.reports, self.hotplug
+        fits = self._if_room
         drivers, networks, volumes = self.drivers, self.networks, self.volumes
         return {
-            "guest_create": lambda fields, request: guests.create(fields, request),
+            "guest_create": self._create,
             "guest_shutdown": lambda fields, request: guests.shutdown(
                 fields.name, fields.timeout_ms, request
             ),
@@ -139,9 +198,9 @@ class Toolstack:
             "ps": lambda fields, request: reports.ps(fields.start, request),
             "image_list": lambda fields, request: reports.images(fields.start, request),
             "host_info": lambda fields, request: reports.host(request),
-            "disk_attach": hotplug.attach_disk,
+            "disk_attach": fits("kept_disk", hotplug.attach_disk),
             "disk_detach": hotplug.detach_disk,
-            "nic_attach": hotplug.attach_nic,
+            "nic_attach": fits("kept_nic", hotplug.attach_nic),
             "nic_detach": hotplug.detach_nic,
             "driver_list": lambda fields, request: drivers.page(fields.start, request),
             "network_list": lambda fields, request: networks.page(fields.start, request),
@@ -149,6 +208,28 @@ class Toolstack:
             "volume_change": volumes.change,
             "volume_progress": lambda fields, request: volumes.progress(fields.driver, request),
         }
+
+    def _create(self, fields: "Any", request: "Request") -> None:
+        kinds = ["kept_guest"] + ["kept_disk"] * len(fields.disks) + ["kept_nic"] * len(fields.nics)
+        lacks = self.memory.lacks(kinds)
+        if lacks:
+            request.refuse(ENOSPC, lacks)
+        else:
+            self.guests.create(fields, request)
+
+    def _if_room(
+        self, kind: str, serve: "Callable[[Any, Request], None]"
+    ) -> "Callable[[Any, Request], None]":
+        """Refuses what there is no room for in the memory."""
+
+        def judged(fields: "Any", request: "Request") -> None:
+            lacks = self.memory.lacks([kind])
+            if lacks:
+                request.refuse(ENOSPC, lacks)
+            else:
+                serve(fields, request)
+
+        return judged
 
 
 class HostToolstack(Toolstack):
@@ -158,8 +239,8 @@ class HostToolstack(Toolstack):
     drivers: Drivers
     networks: DeclaredNetworks
 
-    def __init__(self, *arguments: "Any") -> None:
-        super().__init__(*arguments)
+    def begin(self) -> None:
+        super().begin()
         self.drivers.start()
         self.tenants.start()
 
@@ -237,11 +318,15 @@ class TenantToolstack(Toolstack):
     """A tenant's: it has what is delegated to it."""
 
     role = "tenant"
+    drivers: DelegatedDrivers
+    networks: DelegatedNetworks
 
     def _devices_from(self) -> "tuple[DelegatedDrivers, DelegatedNetworks]":
         drivers = DelegatedDrivers(self._store, self._clock, self._domid)
-        networks = DelegatedNetworks(self._store, drivers, self._domid)
+        return drivers, DelegatedNetworks(self._store, drivers, self._domid)
+
+    def begin(self) -> None:
+        super().begin()
         # networks are told of after the driver domains that serve them
-        drivers.start()
-        networks.start()
-        return drivers, networks
+        self.drivers.start()
+        self.networks.start()

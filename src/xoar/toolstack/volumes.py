@@ -53,6 +53,11 @@ class Volumes:
         drivers.listeners["pool"] = self._hear_pool
         drivers.listeners["replies"] = self._hear_reply
 
+    @property
+    def idle(self) -> bool:
+        """Whether no driver domain has anything to do for an operator."""
+        return not self._changes
+
     # operators' requests
 
     def change(self, fields: "Any", request: "Request") -> None:

@@ -77,6 +77,12 @@ class Client:
         self._replies: "dict[int, wire.Message]" = {}
         self._events: "list[tuple[str, str]]" = []
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent or to be taken, and no message has come in part."""
+        rest = self._unsent or self._replies or self._events or self._decoder.waiting
+        return not rest and not self._reader.readable() and not self._writer.readable()
+
     def request(self, kind: int, payload: bytes, transaction: int = 0) -> int:
         """Queues a request (wire.READ ...) and returns its number, for `take_reply`."""
         if len(payload) > wire.PAYLOAD_MAX:

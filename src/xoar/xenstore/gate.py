@@ -79,6 +79,7 @@ class Gate:
         self.logic = logic
         self._stopped: "set[int]" = set()
         self._records: "dict[int, tuple[bytes, ...]]" = {}
+        self._lasting: "set[int]" = set()
         self._ready: "list[Connection]" = []
         self._asking: "list[Connection]" = []
         self._request: "Request | None" = None
@@ -101,11 +102,14 @@ class Gate:
         if connection in self._ready:
             self._ready.remove(connection)
 
-    def introduce(self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = ()) -> Connection:
+    def introduce(
+        self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = (), memory: bytes = b""
+    ) -> Connection:
         """A domain with a ring exists: its connection, as new if there was one.
 
         `records` are nodes that it starts with, empty, and that go with it: they belong to its parent, and it
-        may read them.
+        may read them. `memory` is a node of its own that outlives it, for the next domain of its domid, which
+        is never anybody else's.
         """
         connection = self.connections.get(domid)
         if connection is not None:
@@ -116,6 +120,10 @@ class Gate:
         self._records[domid] = records
         for path in records:
             self.fire(self.contents.start(path, ((parent, 0), (domid, READ_ACCESS))))
+        if memory:
+            self._lasting.add(domid)
+            if self.contents.fetch(memory) is None:
+                self.fire(self.contents.start(memory, ((domid, 0),)))
         connection = self.connections[domid] = Connection(self, domid)
         self._fire_special(_INTRODUCE, domid)
         return connection
@@ -131,9 +139,9 @@ class Gate:
         # back ends let go of a domain when its records go
         for path in self._records.pop(domid, ()):
             self.fire(self.contents.end(path))
-        if not self.domains.children(domid):
+        if domid not in self._lasting and not self.domains.children(domid):
             self.fire(self.contents.remove_domain(domid))
-        # else what it owns are records of domains that live on, for the next Toolstack of its domid
+        # else what it owns, its memory and domains' records that live on, is for the next one of its domid
         self._fire_special(_RELEASE, domid)
 
     def make_back_end(self, domid: int, backend: int, kind: bytes, number: int) -> None:

@@ -24,6 +24,11 @@ def vm(uuid: bytes) -> bytes:
     return ("/vm/" + "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))).encode()
 
 
+def memory(domid: int) -> bytes:
+    """Where a Toolstack that is built again keeps what its next life needs to know."""
+    return b"/memory/%d" % domid
+
+
 def backends(domid: int) -> bytes:
     """What holds all back ends in a domain."""
     return home(domid) + b"/backend"

@@ -9,6 +9,7 @@ from driver_domains import BLK, NET, DriverHost, disk, nic
 from test_tenant_toolstacks import ACME, Operator, TenantsHost
 from toolstack_host import TOOLSTACK
 
+from xoar.messages.codec import encode
 from xoar.messages.errors import EBUSY, EINVAL, ENOENT
 
 HOME = f"/local/domain/{NET}/tenants/{ACME}"
@@ -282,3 +283,116 @@ def test_said_again_what_the_two_said_to_each_other_stays(host: DelegatingHost) 
     assert host.delegate().kind == "done"
     assert host.read(HOME + "/service/state", ACME) == "ready"
     assert host.read(HOME + "/requests/1", NET) == "create a 4096"
+
+
+# a tenant's Toolstack that begins anew
+
+
+def with_devices() -> tuple[Delegated, int]:
+    host = Delegated()
+    host.told(BOTH)
+    for domid in (NET, BLK):
+        host.agent(domid, "state", "ready")
+    fields = host.create_fields(disks=[disk()], nics=[nic(address="10.9.0.2")])
+    host.say(1, host.operator.sealed("guest_create", **fields))
+    for path in (f"{NET}/backend/vif/5/0", f"{BLK}/backend/vbd/5/51712"):
+        host.manager.write(f"/local/domain/{path}/hotplug-status", "connected")
+        host.manager.write(f"/local/domain/{path}/state", "4")
+    host.run()
+    assert host.operator.took(host.received.pop(1)).kind == "started"
+    return host, host.guests.all[0].domid
+
+
+def shown(host: Delegated) -> Any:
+    return host.operator.ask("guest_show", name="web").fields
+
+
+def test_devices_are_where_they_were_in_the_next_life() -> None:
+    host, domid = with_devices()
+    before = shown(host)
+    assert [row.state for row in before.disks + before.nics] == ["connected", "connected"]
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 2)
+    assert shown(host) == before
+    assert host.drivers() == {"net0": "ready", "disk0": "ready"} and host.fake.requests.count("plug") == 2
+    host.manager.write(f"/local/domain/{BLK}/backend/vbd/{domid}/51712/state", "6")
+    host.run()
+    assert shown(host).disks[0].state == "closing"
+    reply = host.operator.ask("nic_attach", guest="web", nic=nic(address="10.9.0.2"), timeout_ms=1000)
+    assert "has the address" in reply.fields.text
+    assert host.operator.ask("guest_destroy", name="web").kind == "done"
+    assert not host.fake.links and not host.fake.domains
+
+
+def test_a_device_that_is_to_be_unplugged_goes_in_the_next_life() -> None:
+    host, domid = with_devices()
+    fields = {"guest": "web", "device": "xvda", "timeout_ms": 1000}
+    assert host.say(1, host.operator.sealed("disk_detach", **fields)) == b""
+    assert not host.toolstack.idle, "an operator waits"
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 2)
+    assert shown(host).disks[0].state == "closing"
+    host.manager.write(f"/local/domain/{BLK}/backend/vbd/{domid}/51712/state", "6")
+    host.run()
+    assert shown(host).disks == [] and len(host.fake.links) == 1
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 3)
+    assert shown(host).disks == [] and len(shown(host).nics) == 1
+
+
+def test_a_device_that_was_only_linked_goes() -> None:
+    host, _ = with_devices()
+    host.fake.hold = {"plug"}
+    fields = {"guest": "web", "disk": disk("xvdb", "data"), "timeout_ms": 1000}
+    assert host.say(1, host.operator.sealed("disk_attach", **fields)) == b""
+    held, host.fake.held = host.fake.held, []
+    host.fake.hold = set()
+    host.begin_anew()
+    for message in held:
+        host.fake.answer(message)
+    assert len(host.fake.links) == 3
+    host.run()
+    host.operator = Operator(host, 2)
+    assert len(shown(host).disks) == 1 and len(host.fake.links) == 2
+
+
+def test_a_handle_rests_in_the_next_life_too() -> None:
+    host, domid = with_devices()
+    host.say(1, host.operator.sealed("nic_detach", guest="web", handle=0, timeout_ms=1000))
+    host.manager.write(f"/local/domain/{NET}/backend/vif/{domid}/0/state", "6")
+    host.run()
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 2)
+    host.operator.host.say(2, host.operator.sealed("nic_attach", guest="web", nic=nic(), timeout_ms=1000))
+    assert [device.number for device in host.guests.all[0].devices if device.kind == "vif"] == [1]
+
+
+def test_devices_of_a_driver_domain_that_is_not_delegated_any_more_are_still_there() -> None:
+    host, _ = with_devices()
+    host.told(f"net0:netback:{NET}")
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 2)
+    assert shown(host).disks[0].driver == "disk0" and host.drivers() == {"net0": "ready"}
+    assert "not delegated" in host.guests.all[0].devices[0].driver.note
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"guest": b"x" * 16}, {"driver": "net0"}, {"device": "sda"}, {"driver_domid": 0}, {"device": "xvda"}],
+)
+def test_a_device_that_can_not_be_is_dropped(changes: dict[str, Any]) -> None:
+    host, _ = with_devices()
+    guest = host.guests.all[0]
+    fields = {"guest": guest.config.uuid, "driver_domid": BLK, "plugged": 1, "lost": 0, "closing": 0}
+    fields.update({"device": "xvdb", "driver": "disk0", "volume": "data", "mode": "w"})
+    host.shelf.records.append(encode("kept_disk", 99, **{**fields, **changes}))
+    host.begin_anew()
+    host.run()
+    host.operator = Operator(host, 2)
+    assert len(shown(host).disks) == 1
+    assert [line for line in host.reports if "a record of the last life is dropped" in line]

@@ -15,7 +15,7 @@ from xoar.xenstore.errors import Refused
 def test_a_host_without_devices_asks_for_nothing() -> None:
     host = Host()
     host.run()
-    assert host.fake.requests == [] and host.ask("driver_list", start=0).fields.drivers == []
+    assert host.fake.requests == ["domains"] and host.ask("driver_list", start=0).fields.drivers == []
 
 
 def test_driver_domains_start_and_then_pciback_is_gone() -> None:
@@ -222,7 +222,7 @@ def test_what_builder_is_still_building_is_not_asked_for_again() -> None:
     host.run()
     id = host.send("driver_restart", name="net0", timeout_ms=60_000)
     host.run()
-    assert host.fake.requests == ["build_shard"]
+    assert host.fake.requests == ["domains", "build_shard"]
     host.fake.answer_held()
     host.run()
     assert host.answers[1, id].kind == "done"

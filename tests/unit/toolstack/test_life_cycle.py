@@ -51,7 +51,7 @@ def test_a_destroyed_guest_leaves_nothing() -> None:
     host.create()
     assert host.ask("guest_destroy", name="web").kind == "done"
     assert host.nothing_is_left()
-    assert host.fake.requests == ["build", "unpause", "destroy"]
+    assert host.fake.requests == ["domains", "build", "unpause", "destroy"]
 
 
 @pytest.mark.parametrize("step", ["build", "unpause"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xoar.messages.channel import Channel
@@ -28,6 +29,20 @@ def shared_page() -> SharedPage:
     return SharedPage(memory, memory.cast("I"))
 
 
+class ListShelf:
+    """Where a Toolstack's memory outlives it."""
+
+    def __init__(self, *records: bytes) -> None:
+        self.records = list(records)
+        self.room = 1 << 20
+
+    def load(self) -> list[bytes]:
+        return list(self.records)
+
+    def store(self, records: list[bytes]) -> None:
+        self.records = list(records)
+
+
 class FakeBuilder:
     """Answers the Toolstack's requests; `fail` names kinds to refuse, `hold` kinds to leave unanswered."""
 
@@ -45,6 +60,10 @@ class FakeBuilder:
         self.late: dict[str, int] = {}
         self.built: dict[int, str] = {}
         self.parents: dict[int, str] = {}
+        # why domains have ended, when they were built (ns), and a clock that goes on with each list of them
+        self.reasons: dict[int, str] = {}
+        self.created: dict[int, int] = {}
+        self.now_ns = 10**9
         # back ends: guest, driver domain, kind, number
         self.links: set[tuple[int, int, bytes, int]] = set()
         # driver domains' devices, and rights that were permitted or withdrawn
@@ -74,6 +93,7 @@ class FakeBuilder:
         if kind == "build":
             domid, self.next_domid = self.next_domid, self.next_domid + 1
             self.domains[domid] = "paused"
+            self.created[domid] = self.now_ns
             self.introduce(domid, message.fields.uuid)
             self.channel.send(
                 "built", id, domid=domid, store_gfn=11, store_port=1, console_gfn=12, console_port=2
@@ -174,20 +194,27 @@ class FakeBuilder:
         self.channel.send("done", message.id)
 
     def answer_domains(self, message: Message) -> None:
-        every = sorted(set(self.shards) | set(self.domains))
+        self.now_ns += 10**9
+        every = sorted(set(self.shards) | set(self.domains) | set(self.built))
         wanted = [domid for domid in every if domid >= message.fields.start]
         rows = [
-            (domid, self.domains.get(domid, "blocked"), "none", 4096, 4096, 1, 7, 10**9,
-             self.shards.get(domid, ""), self.parents.get(domid, ""), "system_u:system_r:x_t")
+            (domid, self.domains.get(domid, "blocked"), self.reasons.get(domid, "none"), 4096, 4096, 1, 7,
+             self.created.get(domid, 0),
+             self.shards.get(domid, ""), self.parents.get(domid, self.of(domid)), "system_u:system_r:x_t")
             for domid in wanted[:24]
         ]  # fmt: skip
         self.channel.send(
-            "domain_list", message.id, total_kib=1000, free_kib=400, now_ns=3 * 10**9,
+            "domain_list", message.id, total_kib=1000, free_kib=400, now_ns=self.now_ns,
             xen_version="4.17.5", more=int(len(wanted) > 24), domains=rows,
         )  # fmt: skip
 
+    def of(self, domid: int) -> str:
+        """The parent of a domain."""
+        return "toolstack" if domid in self.domains or domid in self.built else ""
+
     def stop(self, domid: int, reason: str) -> None:
         """A domain ends by itself."""
+        self.reasons[domid] = reason
         if reason == "vanished":
             self.domains.pop(domid, None)
             self.unlink(domid)
@@ -199,38 +226,62 @@ class FakeBuilder:
 class Host:
     """`run` lets everything move until nothing does; the Toolstack only when an event wakes it."""
 
-    def __init__(self, words: dict[str, list[str]] | None = None, role: str = "toolstack") -> None:
+    def __init__(
+        self,
+        words: dict[str, list[str]] | None = None,
+        role: str = "toolstack",
+        shelf: ListShelf | None = None,
+    ) -> None:
         self.now = 1000
         self.uniques = 0
         self.woken = True
         self.reports: list[str] = []
         self.server = Server(Domains({99}), quotas())
-        self.store_page = shared_page()
-        self.ring = RingLink(self.store_page, self.server, self.server.introduce(TOOLSTACK))
-        writer, reader = xenstore_rings(self.store_page)
-        self.store = StoreLink(Client(reader, writer, lambda: None, self.fail))
+        self.shelf = shelf if shelf is not None else ListShelf()
         self.serve_store = True
-
-        self.builder_page = shared_page()
-        to_server, to_client = xenstore_rings(self.builder_page)
-        self.link = Channel(to_client, to_server, lambda: None, "builder", role, self.reports.append)
-        other = Channel(to_server, to_client, self.wake, role, "builder")
-        self.fake = FakeBuilder(other, self.server)
-        to_server, to_client = xenstore_rings(shared_page())
-        self.console = Channel(to_client, to_server, self.wake, role, "console")
-        relay = Channel(to_server, to_client, lambda: None, "console", role, self.reports.append)
+        self.role = role
         self.words = words or {}
-        kind = TenantToolstack if role == "tenant" else HostToolstack
-        self.toolstack = kind(
-            self.link, self.store, relay, lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
-            self.unique, self.reports.append,
-        )  # fmt: skip
-        self.guests = self.toolstack.guests
         self.decoders: dict[int, Decoder] = {}
         self.answers: dict[tuple[int, int], Message] = {}
         self.hung_up: list[int] = []
         self.last_id = 0
         self.uuids = 0
+        self.fake = FakeBuilder(self._open(), self.server)
+        self.toolstack.begin()
+
+    def _open(self) -> Channel:
+        """A Toolstack with new links, that has not begun; Builder's end."""
+        self.store_page = shared_page()
+        self.ring = RingLink(self.store_page, self.server, self.server.introduce(TOOLSTACK))
+        writer, reader = xenstore_rings(self.store_page)
+        client = Client(reader, writer, lambda: None, self.fail)
+        self.store = StoreLink(client)
+        self.builder_page = shared_page()
+        to_server, to_client = xenstore_rings(self.builder_page)
+        self.link = Channel(to_client, to_server, lambda: None, "builder", self.role, self.reports.append)
+        builder = Channel(to_server, to_client, self.wake, self.role, "builder")
+        to_server, to_client = xenstore_rings(shared_page())
+        self.console = Channel(to_client, to_server, self.wake, self.role, "console")
+        relay = Channel(to_server, to_client, lambda: None, "console", self.role, self.reports.append)
+        kind = TenantToolstack if self.role == "tenant" else HostToolstack
+        shelf, settled = self.shelf_of(client)
+        self.toolstack = kind(
+            self.link, self.store, relay, lambda key: self.words.get(key, []), lambda: self.now, TOOLSTACK,
+            self.unique, self.reports.append, shelf=shelf, is_settled=settled,
+        )  # fmt: skip
+        self.guests = self.toolstack.guests
+        return builder
+
+    def shelf_of(self, client: Client) -> tuple[Any, Callable[[], bool]]:
+        """Where the Toolstack's memory is, and whether all is there."""
+        return self.shelf, lambda: True
+
+    def begin_anew(self) -> None:
+        """The Toolstack is gone, and there is another one: what is on its way to the first one is lost."""
+        self.fake.channel = self._open()
+        self.decoders.clear()
+        self.woken = True
+        self.toolstack.begin()
 
     def unique(self) -> bytes:
         self.uniques += 1

@@ -259,7 +259,8 @@ def _force(ring: ByteRing, page: SharedPage, data: bytes) -> None:
         ring.write(data)
 
 
-TOOLSTACK, OTHER, GUEST = 20, 21, 40
+TOOLSTACK, OTHER, GUEST, TENANT = 20, 21, 40, 50
+MEMORY = "/memory/50"
 UUID = bytes(range(16))
 HOME, VM = "/local/domain/40", "/vm/00010203-0405-0607-0809-0a0b0c0d0e0f"
 
@@ -348,3 +349,19 @@ def test_each_guest_raises_the_quota_of_its_toolstack() -> None:
     assert fill(HOME) == 2 * 10 - 2
     assert machine.introduce(41, parent=TOOLSTACK) == ("done", 0)
     assert fill("/local/domain/41") == 10 - 1
+
+
+def test_a_tenants_toolstack_has_a_memory_that_outlives_it_and_that_nobody_else_reads() -> None:
+    machine = Machine()
+    other = machine.client(OTHER)
+    for value in ("first", "second"):
+        assert machine.introduce(TENANT, parent=OTHER, name="tenant-acme") == ("done", 0)
+        tenant = machine.reopened(TENANT)
+        assert tenant.directory(MEMORY) == ([] if value == "first" else ["1"])
+        tenant.write(f"{MEMORY}/1", value)
+        assert refusal(other.read, f"{MEMORY}/1") == refusal(other.directory, MEMORY) == "EACCES"
+        assert refusal(other.write, f"{MEMORY}/2", "mine") == "EACCES"
+        assert machine.ask("release", domid=TENANT) == ("done", 0)
+    assert machine.introduce(GUEST, parent=OTHER, uuid=UUID) == ("done", 0)
+    assert refusal(machine.reopened(GUEST).directory, f"/memory/{GUEST}") == "EACCES"
+    assert machine.alive()

@@ -5,6 +5,7 @@ import struct
 import nano
 from xoar.messages.channel import Channel
 from xoar.messages.renewal import CLIENT, Renewal
+from xoar.toolstack.shelf import XenStoreShelf
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen import boot, events, ring
@@ -29,11 +30,11 @@ def _use(server: str, role: str) -> Channel:
     return Channel(incoming, outgoing, lambda: events.notify(link.port), server, role, print, renewal)
 
 
-def _store() -> StoreLink:
+def _client() -> Client:
     link = boot.uses("xenstore")
     writer, reader = ring.xenstore_rings(link.page)
-    # nothing here uses the client's helpers that wait
-    return StoreLink(Client(reader, writer, lambda: events.notify(link.port), lambda: None))
+    # it waits before there is anything else to look at: the first turn looks at all links
+    return Client(reader, writer, lambda: events.notify(link.port), lambda: events.wait())
 
 
 def _restorer() -> "Channel | None":
@@ -76,9 +77,25 @@ def main() -> None:
     domid = int(boot.setting("domid") or 0)
     builder, console = [_use(server, kind.role) for server in ("builder", "console")]
     restorer = _restorer() if kind is HostToolstack else None
+    client = _client()
+    store = StoreLink(client)
+    # a tenant's is built again when it ends
+    shelf = XenStoreShelf(client, store, domid) if kind is TenantToolstack else None
     toolstack = kind(
-        builder, _store(), console, boot.settings, _clock, domid, _uniques(), print, restorer, _kicks()
+        builder,
+        store,
+        console,
+        boot.settings,
+        _clock,
+        domid,
+        _uniques(),
+        print,
+        restorer,
+        _kicks(),
+        shelf,
+        lambda: shelf is None or shelf.settled,
     )
+    toolstack.begin()
     boot.ready()
     print("toolstack: ready")
     more = True

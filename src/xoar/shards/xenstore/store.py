@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_DOMAINS = 256
 _MAX_REPORTS = 8
+_TENANT = "tenant-"  # a tenant's Toolstack, which is built again and has its domid for itself
 
 # What 64 hostile guests can make the shard keep fits its memory (docs/xenstore.md, "Limits").
 # Nodes of guests have more permissions here than elsewhere (toolstack/store.py), which count as their size.
@@ -90,11 +91,17 @@ class Store:
         self._busy: "list[_Client]" = []
 
     def introduce(
-        self, domid: int, gref: int, port: int, parent: int = 0, records: "tuple[bytes, ...]" = ()
+        self,
+        domid: int,
+        gref: int,
+        port: int,
+        parent: int = 0,
+        records: "tuple[bytes, ...]" = (),
+        memory: bytes = b"",
     ) -> None:
         """Makes a domain's ring known. Raises OSError if it can't be mapped or bound."""
         transport = self._connect(domid, gref, port)
-        connection = self.server.introduce(domid, parent, records)
+        connection = self.server.introduce(domid, parent, records, memory)
         client = _Client(transport, RingLink(transport.page, self.server, connection))
         self._clients[domid] = self._by_port[transport.port] = client
         self._busy.append(client)
@@ -162,7 +169,9 @@ class Store:
         else:
             try:
                 first = records(domid, fields.parent, fields.uuid)
-                self.introduce(domid, fields.gref, fields.port, fields.parent, first)
+                # Builder names the boot plan's shards only
+                memory = paths.memory(domid) if fields.name.startswith(_TENANT) else b""
+                self.introduce(domid, fields.gref, fields.port, fields.parent, first, memory)
             except OSError as error:
                 number = error.errno or EIO
                 builder.fail(message.id, number, "XenStore ring of domain %d: error %d" % (domid, number))
