@@ -18,7 +18,6 @@ from xoar.messages.records import (
     NETWORK,
     NIC,
     REASON,
-    ROLLBACK,
     TENANT_STATE,
     U8,
     U16,
@@ -93,7 +92,9 @@ KEPT = (
         ),
     ),
     Kind(190, "kept_delegation", "a delegation", DELEGATION.fields),
-    Kind(191, "kept_rollback", "a rollback that Restorer told of", ROLLBACK.fields),
+    Kind(
+        191, "kept_rollbacks", "rollbacks that Restorer told of, one after the other", (("rows", Blob(4096)),)
+    ),
     Kind(
         192,
         "kept_counts",

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     Listener = Callable[[Driver, list[str], "bytes | None"], None]
 
 _PER_PAGE = 16
+_PARTS: "dict[str, tuple[int, ...]]" = {
+    "note": (),
+    "pool": (),
+    "networks": (64,),
+    "volumes": (256,),
+    "addresses": (256, 32),
+}
+"""What an agent says besides its state, and how many nodes of each level below are looked at."""
 _BACKEND_LEAVES = ("state", "hotplug-status")
 
 
@@ -71,9 +79,24 @@ class Agents:
     def _listen(self, driver: "Driver") -> None:
         said, backends = driver.said, records.domain_path(driver.domid) + "/backend"
 
+        def look(path: str, widths: "tuple[int, ...]") -> None:
+            def heard(names: "list[str]") -> None:
+                for name in names[: widths[0]]:
+                    look("%s/%s" % (path, name), widths[1:])
+
+            changed(path)
+            if widths:
+                self._store.children(path, heard)
+
+        def look_around(names: "list[str]") -> None:
+            for name in names:
+                if name in _PARTS and name in self.listeners:
+                    look("%s/%s" % (said, name), _PARTS[name])
+
         def changed(path: str) -> None:
             if path == said:
-                # all that it said has come or gone
+                # all that it said has come or gone, or this is the first look at it
+                self._store.children(said, look_around)
                 path = said + "/state"
             words = path[len(said) + 1 :].split("/")
             listener = self.listeners.get(words[0])

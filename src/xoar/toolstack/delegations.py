@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.driver import Driver
     from xoar.toolstack.drivers import Drivers
     from xoar.toolstack.guest import Request
+    from xoar.toolstack.memory import Thing
     from xoar.toolstack.networks import DeclaredNetworks
     from xoar.toolstack.store import StoreLink
     from xoar.toolstack.tenants import Tenant, Tenants
@@ -38,6 +39,7 @@ class Delegation:
         self.fields = fields
         self.driver = driver
         self.tenant = tenant
+        self.told = False  # both sides can know of it
 
     @property
     def path(self) -> str:
@@ -93,9 +95,15 @@ class Delegations:
                 return
             earlier = self._find(driver, tenant)
             made = Delegation(fields, driver, tenant)
+            made.told = earlier is not None and earlier.told
             self._all = [entry for entry in self._all if entry is not earlier] + [made]
             self._write(made, earlier is None)
-            self._tell(tenant, lambda: request.answer("done"))
+
+            def told() -> None:
+                made.told = True
+                request.answer("done")
+
+            self._tell(tenant, told)
 
         self._builder.ask("allow_delegation", allowed, driver=driver.name, toolstack=tenant.shard)
 
@@ -121,6 +129,25 @@ class Delegations:
         end = start + _PER_PAGE
         rows = [DELEGATION.value(*entry.fields) for entry in self._all[start:end]]
         request.answer("delegations", more=int(len(self._all) > end), delegations=rows)
+
+    # the last life's
+
+    def remembered(self) -> "list[Thing]":
+        """What there is to remember: those that were answered for."""
+        return [(entry, "kept_delegation", entry.fields) for entry in self._all if entry.told]
+
+    def recall(self, fields: "Any") -> "tuple[Delegation | None, str]":
+        """The delegation that a record of the last life is about, or what is wrong with it."""
+        driver, tenant = self._drivers.find(fields.driver), self._tenants.find(fields.tenant)
+        if driver is None or tenant is None or self._find(driver, tenant) is not None:
+            return None, "there is no such driver domain or tenant, or it is there already"
+        wrong = self._judge(fields, driver)
+        if wrong:
+            return None, wrong
+        entry = Delegation(DELEGATION.value(*fields), driver, tenant)
+        entry.told = True
+        self._all.append(entry)
+        return entry, ""
 
     # records
 

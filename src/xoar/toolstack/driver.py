@@ -7,6 +7,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xoar.toolstack.memory import Thing
+
 WAITING = "waiting"
 BUILDING = "building"
 STARTING = "starting"
@@ -62,6 +64,17 @@ class Driver:
     def decided(self) -> bool:
         """Whether its start has come to an end, good or bad, or none goes on."""
         return self.state in (READY, FAILED, UNASSIGNED)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way with it."""
+        return self.decided and not self.asked
+
+    def remembered(self) -> "Thing":
+        """What there is to remember."""
+        flags = (int(self.up), int(self.recorded))
+        said = (self.name, self.device, self.state, int(self.settled), self.note[:256], self.restarts)
+        return self, "kept_driver", said + (self.since_ms,) + flags
 
     @property
     def trouble(self) -> str:

@@ -21,6 +21,7 @@ from xoar.xenstore import wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
@@ -61,19 +62,72 @@ class Drivers(Agents):
         # a round goes on; whom for; whether Builder builds PCIBack, and whether it is there
         self._busy = False
         self._round: "list[Driver]" = []
+        self._recalled: "list[Driver]" = []
         self._pciback_asked = False
         self._pciback_up = False
         # whether the next round is needed for the list of devices, and whether this one waits for it
         self._survey_wanted = False
         self._surveying = False
 
-    def start(self) -> None:
-        """Begins to start all; called once."""
+    # the last life's
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way with any of them, or with PCIBack."""
+        return not self._busy and all([driver.settled for driver in self.all])
+
+    def recall_driver(self, fields: "Any") -> "Driver | None":
+        """The driver domain of a record of the last life, as it was then; None if there is none."""
+        driver = self.find(fields.name)
+        if driver is None or driver in self._recalled or (fields.state == UNASSIGNED) != (not fields.device):
+            return None
+        driver.device, driver.note, driver.restarts = fields.device, fields.note, fields.restarts
+        driver.since_ms = min(fields.since_ms, self._clock())
+        driver.state, driver.up, driver.recorded = fields.state, bool(fields.up), bool(fields.recorded)
+        if not fields.settled or not driver.decided:
+            # a new start does what is missing; one that was being withdrawn is left to the operator
+            driver.up = driver.recorded = False
+            driver.state = driver.state if driver.decided else WAITING
+        self._recalled.append(driver)
+        return driver
+
+    def begin(self, domains: "dict[int, Any]") -> None:
+        """Starts those that are to be started; called once. `domains` are Builder's rows by domid."""
+        self._pciback_up = self._pciback in domains
+        # PCIBack was there for a round that nobody has ended
+        self._survey_wanted = self._pciback_up
         for driver in self.all:
-            driver.since_ms = self._clock()
             self._listen(driver)
-            self._survey_wanted = self._survey_wanted or driver.state == UNASSIGNED
+            if driver not in self._recalled:
+                driver.since_ms = self._clock()
+                self._survey_wanted = self._survey_wanted or driver.state == UNASSIGNED
+        self.compare(domains)
+
+    def compare(self, domains: "dict[int, Any]") -> None:
+        """Goes by what Builder says: which are gone, and which are there though nothing is known of them."""
+        for driver in self.all:
+            row = domains.get(driver.domid)
+            if driver.up:
+                ended = "vanished" if row is None or row.state == "dying" else row.reason
+                if ended != "none" and driver.state != FAILED:
+                    self.stopped(driver.domid, ended)
+            elif row is not None and not driver.asked:
+                self._clear(driver)
         self._next_round()
+
+    def _clear(self, driver: "Driver") -> None:
+        """Destroys a driver domain of which the last life did not say that it is whole."""
+
+        def cleared(message: "Message") -> None:
+            driver.asked = False
+            if _is_gone(message):
+                self._remove(driver.domid, self._next_round)
+            else:
+                driver.up = True
+                self._fail(driver, "it could not be destroyed: %s" % message.fields.text)
+
+        driver.asked = True
+        self._builder.ask("destroy", cleared, domid=driver.domid)
 
     def recall(self, name: str, kind: str, domid: int) -> "Driver | None":
         driver = self.find(name)
@@ -228,7 +282,9 @@ class Drivers(Agents):
     # PCIBack
 
     def _next_round(self) -> None:
-        waiting = [driver for driver in self.all if driver.state == WAITING and not driver.up]
+        waiting = [
+            driver for driver in self.all if driver.state == WAITING and not driver.up and not driver.asked
+        ]
         if (waiting or self._survey_wanted) and not self._busy:
             self._busy, self._round = True, waiting
             self._surveying, self._survey_wanted = self._survey_wanted, False

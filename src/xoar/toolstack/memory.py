@@ -62,6 +62,11 @@ class Memory:
         self._stored: "list[bytes] | None" = None
         self._reports = 0
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a next life to remember anything for."""
+        return self._shelf is not None
+
     def recall(self) -> "list[Message]":
         """The records of the last life that are records, in the order in which their things came to be."""
         found: "dict[int, Message]" = {}

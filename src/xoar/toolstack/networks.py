@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.driver import Driver
     from xoar.toolstack.drivers import Drivers
     from xoar.toolstack.guest import Request
+    from xoar.toolstack.memory import Thing
     from xoar.toolstack.store import StoreLink
 
 MAX_NETWORKS = 64
@@ -36,6 +37,7 @@ class Network:
         self.fields = fields
         self.driver = driver
         self.state = ""
+        self.written = False  # its driver domain, if it is there, can know of it
 
     @property
     def path(self) -> str:
@@ -115,6 +117,7 @@ class DeclaredNetworks(Networks):
                 self._networks.remove(network)
                 request.refuse(EIO, refused)
             else:
+                network.written = True
                 request.answer("done")
 
         batch = Batch(self._store)
@@ -143,6 +146,23 @@ class DeclaredNetworks(Networks):
                 request.answer("done")
 
         self._store.run(batch, removed)
+
+    # the last life's
+
+    def remembered(self) -> "list[Thing]":
+        """What there is to remember: those that were answered for."""
+        return [(network, "kept_network", network.fields) for network in self._networks if network.written]
+
+    def recall(self, fields: "Any") -> "tuple[Network | None, str]":
+        """The network that a record of the last life is about, or what is wrong with it."""
+        text = self._judge(fields)[1]
+        driver = self._drivers.find(fields.driver)
+        if text or driver is None:
+            return None, text
+        network = Network(fields, driver)
+        network.written = True
+        self._networks.append(network)
+        return network, ""
 
     # driver domains
 

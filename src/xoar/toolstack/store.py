@@ -6,6 +6,7 @@ checked by whoever asked.
 
 from xoar.xen.ring import RingError
 from xoar.xenstore import wire
+from xoar.xenstore.client import Listing
 from xoar.xenstore.errors import ProtocolError, Refused
 
 TYPE_CHECKING = False
@@ -140,6 +141,26 @@ class StoreLink:
             return self._client.idle
         except RingError:
             return False
+
+    def children(self, path: str, heard: "Callable[[list[str]], None]") -> None:
+        """Calls `heard(names)` from `poll`; none if there is no such node. Once at a time for a path."""
+        listing = Listing()
+
+        def part(reply: "bytes | None") -> None:
+            if reply is None:
+                heard([])
+            elif listing.take(reply):
+                heard([str(name, "ascii") for name in wire.strings(listing.names)])
+            else:
+                ask()
+
+        def ask() -> None:
+            # no path of a node ends in /
+            payload = wire.words(path, "%d" % listing.start)
+            self._reads[path + "/"] = (self.request(wire.DIRECTORY_PART, payload), False, part)
+
+        if path + "/" not in self._reads and len(self._reads) < MAX_READS:
+            ask()
 
     def poll(self) -> bool:
         """Moves bytes both ways and tells of what has come; whether there was anything."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xoar.messages.codec import Message
     from xoar.toolstack.builder import Builder
     from xoar.toolstack.guest import Request
+    from xoar.toolstack.memory import Thing
     from xoar.toolstack.store import StoreLink
 
 BUILDING, READY, FAILED = "building", "ready", "failed"
@@ -40,6 +41,11 @@ class Tenant:
         self.restarts = 0
         self.quick_ends = 0
         self.since_ms = 0
+
+    def remembered(self) -> "Thing":
+        """What there is to remember."""
+        fields = (self.name, self.state, self.note[:256], self.restarts, self.quick_ends, self.since_ms)
+        return self, "kept_tenant", fields
 
 
 def declared(settings: "Callable[[str], list[str]]") -> "list[Tenant]":
@@ -72,10 +78,35 @@ class Tenants:
         self._owner = owner
         self._report = report
 
-    def start(self) -> None:
-        """Has all of them built; called once."""
+    # the last life's
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way with any of them."""
+        return all([tenant.state != BUILDING for tenant in self.all])
+
+    def recall(self, fields: "Any") -> "Tenant | None":
+        """The tenant that a record of the last life is about, as it was then; None if there is none."""
+        tenant = self.find(fields.name)
+        if tenant is not None:
+            tenant.state, tenant.note, tenant.restarts = fields.state, fields.note, fields.restarts
+            tenant.quick_ends = min(fields.quick_ends, MAX_QUICK_ENDS)
+            tenant.since_ms = min(fields.since_ms, self._clock())
+            tenant.recorded = tenant.state == READY
+        return tenant
+
+    def compare(self, domains: "dict[int, Any]") -> None:
+        """Has those built that Builder's rows by domid lack; again, if they have ended or are not whole."""
         for tenant in self.all:
-            self._build(tenant)
+            row = domains.get(tenant.domid)
+            if tenant.state == READY:
+                ended = "vanished" if row is None or row.state == "dying" else row.reason
+                if ended != "none":
+                    self.stopped(tenant.domid, ended)
+            elif tenant.state == BUILDING and row is not None:
+                self._again(tenant, "the Toolstack began anew while it was being built")
+            elif tenant.state == BUILDING:
+                self._build(tenant)
 
     def find(self, name: str) -> "Tenant | None":
         """The tenant of that name."""

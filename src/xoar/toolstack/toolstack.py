@@ -37,6 +37,17 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
 
 
+_RECALLED = (
+    "kept_counts",
+    "kept_driver",
+    "kept_tenant",
+    "kept_network",
+    "kept_delegation",
+    "kept_rollbacks",
+    "kept_request",
+)
+
+
 class Toolstack:
     """What the host's Toolstack and those of tenants have in common.
 
@@ -99,6 +110,7 @@ class Toolstack:
             report,
         )
         self._is_settled = is_settled
+        self._begun = False
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
     def _devices_from(self) -> "tuple[Agents, Networks]":
@@ -111,19 +123,19 @@ class Toolstack:
         records = self.memory.recall()
         self._recall(records)
         self._recovery.recall(records)
-        self._recovery.compare(lambda domains: self._compared(domains, bool(records)))
+        self._recovery.compare(self._compared)
 
     def _recall(self, records: "list[Message]") -> None:
         """Takes what is not the guests' from the last life's records."""
 
-    def _compared(self, domains: "Domains", again: bool) -> None:
-        """Builder has said which domains there are; `again`: there has been a life before."""
+    def _compared(self, domains: "Domains") -> None:
+        """Builder has said which domains there are: at the start, and when it has begun anew."""
 
     def builder_renewed(self) -> None:
         """Builder has begun anew, and knows nothing of what it was asked for."""
         self.guests.persist()
         self.builder.fail_all(RENEWED)
-        self._recovery.compare(lambda domains: self._compared(domains, True))
+        self._recovery.compare(self._compared)
 
     def things(self) -> "list[Thing]":
         """What is to be remembered, each with its kind of record and its fields."""
@@ -161,7 +173,8 @@ class Toolstack:
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
-        self.memory.update(self.things())
+        if self.memory.exists:
+            self.memory.update(self.things())
         if self._is_settled():
             # what an answer says is remembered before anybody hears of it
             self._operators.flush()
@@ -239,10 +252,57 @@ class HostToolstack(Toolstack):
     drivers: Drivers
     networks: DeclaredNetworks
 
-    def begin(self) -> None:
-        super().begin()
-        self.drivers.start()
-        self.tenants.start()
+    _reserve = 80 * 1024
+
+    @property
+    def idle(self) -> bool:
+        return super().idle and self.drivers.idle and self.tenants.idle
+
+    def things(self) -> "list[Thing]":
+        counts = (self.rollbacks.first, self.volumes.last)
+        things: "list[Thing]" = [(self, "kept_counts", counts)] if any(counts) else []
+        things += [driver.remembered() for driver in self.drivers.all]
+        things += [tenant.remembered() for tenant in self.tenants.all]
+        things += self.networks.remembered() + self.delegations.remembered()
+        return things + self.rollbacks.remembered() + self._operators.remembered() + super().things()
+
+    def _recall(self, records: "list[Message]") -> None:
+        # in this order: networks are driver domains', delegations networks'
+        for kind in _RECALLED:
+            for message in records:
+                if message.kind == kind:
+                    self._take(message)
+
+    def _take(self, message: "Message") -> None:
+        fields, wrong = message.fields, "there is no room for it, or it is not this host's"
+        thing: "object | None" = None
+        if message.kind == "kept_driver":
+            thing = self.drivers.recall_driver(fields)
+        elif message.kind == "kept_tenant":
+            thing = self.tenants.recall(fields)
+        elif message.kind == "kept_network":
+            thing, wrong = self.networks.recall(fields)
+        elif message.kind == "kept_delegation":
+            thing, wrong = self.delegations.recall(fields)
+        elif message.kind == "kept_rollbacks":
+            thing = self.rollbacks.recall(fields)
+        elif message.kind == "kept_counts":
+            thing, self.rollbacks.first, self.volumes.last = self, fields.first, fields.last_change
+        else:
+            self._operators.recall(fields)
+            return
+        if thing is None:
+            self.memory.drop("%s: %s" % (message.kind, wrong))
+        else:
+            self.memory.adopt(thing, message)
+
+    def _compared(self, domains: "Domains") -> None:
+        if self._begun:
+            self.drivers.compare(domains)
+        else:
+            self._begun = True
+            self.drivers.begin(domains)
+        self.tenants.compare(domains)
 
     def _devices_from(self) -> "tuple[Drivers, DeclaredNetworks]":
         drivers = Drivers(
@@ -293,7 +353,9 @@ class HostToolstack(Toolstack):
             ),
             driver_withdraw=lambda fields, request: drivers.withdraw(fields.name, fields.timeout_ms, request),
             device_show=lambda fields, request: relayed.ask("devices", request, start=fields.start),
-            network_create=lambda fields, request: networks.create(fields.network, request),
+            network_create=self._if_room(
+                "kept_network", lambda fields, request: networks.create(fields.network, request)
+            ),
             network_delete=lambda fields, request: networks.delete(fields.name, request),
             shard_reboot=lambda fields, request: self.rollbacks.ask(fields.name, fields.timeout_ms, request),
             rollback_list=lambda fields, request: self.rollbacks.page(fields.start, request),
@@ -308,7 +370,7 @@ class HostToolstack(Toolstack):
                 on=fields.on,
             ),
             journal_show=lambda fields, request: relayed.ask("journal", request, start=fields.start),
-            delegate=delegations.delegate,
+            delegate=self._if_room("kept_delegation", delegations.delegate),
             withdraw=delegations.withdraw,
             delegation_list=lambda fields, request: delegations.page(fields.start, request),
         )

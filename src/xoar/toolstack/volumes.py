@@ -44,7 +44,8 @@ class Volumes:
     def __init__(self, store: "StoreLink", drivers: "Agents") -> None:
         self._store = store
         self._drivers = drivers
-        self._last = 0
+        self.last = 0
+        """The number of the last request, which no later one has."""
         self._changes: "dict[int, Change]" = {}
         self._volumes: "dict[str, dict[str, Any]]" = {}
         self._pools: "dict[str, Any]" = {}
@@ -73,8 +74,8 @@ class Volumes:
         if len(self._of(driver)) >= MAX_REQUESTS:
             request.refuse(EBUSY, "%s has %d requests to do, the most allowed" % (driver.name, MAX_REQUESTS))
             return
-        self._last += 1
-        number = self._last
+        self.last += 1
+        number = self.last
         self._changes[number] = Change(driver, request)
         batch = Batch(self._store)
         batch.add(wire.WRITE, _request_path(driver, number), line)
@@ -144,7 +145,7 @@ class Volumes:
             self._pools[driver.name] = pool
 
     def _hear_reply(self, driver: "Driver", words: "list[str]", untrusted_value: "bytes | None") -> None:
-        number = service.number(words[0].encode(), self._last) if len(words) == 1 else None
+        number = service.number(words[0].encode(), self.last) if len(words) == 1 else None
         change = self._changes.get(number or 0)
         reply = service.reply(untrusted_value)
         if change is None or change.driver is not driver or reply is None:

@@ -196,11 +196,12 @@ class FakeBuilder:
     def answer_domains(self, message: Message) -> None:
         self.now_ns += 10**9
         every = sorted(set(self.shards) | set(self.domains) | set(self.built))
+        names = {**self.shards, **{domid: name for name, domid in self.late.items() if domid in self.built}}
         wanted = [domid for domid in every if domid >= message.fields.start]
         rows = [
             (domid, self.domains.get(domid, "blocked"), self.reasons.get(domid, "none"), 4096, 4096, 1, 7,
              self.created.get(domid, 0),
-             self.shards.get(domid, ""), self.parents.get(domid, self.of(domid)), "system_u:system_r:x_t")
+             names.get(domid, ""), self.parents.get(domid, self.of(domid)), "system_u:system_r:x_t")
             for domid in wanted[:24]
         ]  # fmt: skip
         self.channel.send(
