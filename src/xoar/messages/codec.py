@@ -70,11 +70,6 @@ class Decoder:
         self.seal: "Seal | None" = None
         self._buffer = b""
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that have arrived and are no whole message yet."""
-        return len(self._buffer)
-
     def feed(self, untrusted_data: bytes) -> None:
         """Takes bytes that arrived. Call `next` until it returns None after each call."""
         self._buffer += untrusted_data

@@ -56,8 +56,8 @@ class Stream:
     @property
     def idle(self) -> bool:
         """Whether its next message can be served by who knows nothing of it."""
-        busy = self.unanswered or self.unsent or self.decoder.waiting or self.ending or self.seal is not None
-        return not busy and self.successor is None
+        busy = self.unanswered or self.unsent or self.ending or self.seal is not None
+        return not busy and self.decoder.between and self.successor is None
 
     def send(self, frame: bytes) -> None:
         """Queues a message."""

@@ -53,6 +53,12 @@ class Builder:
         if answered is not None:
             answered(message)
 
+    def renewed(self) -> None:
+        """The other end has begun anew: what it was asked is refused, not what is asked because of that."""
+        answered, self._answered, self._unsent = self._answered, {}, []
+        for id in sorted(answered):
+            answered[id](Message("error", id, BY_NAME["error"].record.value(EIO, RENEWED)))
+
     def fail_all(self, text: str) -> bool:
         """The link is broken: every request is answered with an `error`, those made meanwhile included.
 

@@ -2,14 +2,14 @@
 
 Records lie on a *shelf*, which has `load() -> list[bytes]`, `store(list[bytes])`, all at once, and `room`:
 bytes for records, with 4 more for each. Shelves are xoar.toolstack.shelf, in XenStore, and
-xoar.microreboot.box, memory that a rollback leaves alone. Who took over the last life may have written what
+xoar.xen.box, memory that a rollback leaves alone. Who took over the last life may have written what
 `load` gives: `recall` keeps what the schema knows, and what that means is judged by whoever it is about.
 
 Nobody says what has changed. At the end of each turn all parts of the Toolstack list what they remember, as
 (the thing, kind of record, its fields); what is as it was costs a comparison.
 """
 
-from xoar.messages.codec import Decoder, Message, encode
+from xoar.messages.codec import Message, decode, encode
 from xoar.messages.errors import MessageError
 from xoar.messages.kept import KEPT
 from xoar.messages.schema import BY_NAME
@@ -154,11 +154,7 @@ def _encoded(kind: str, number: int, fields: "tuple[Any, ...]") -> bytes:
 
 
 def _decoded(untrusted_record: bytes) -> Message:
-    decoder = Decoder()
-    decoder.feed(untrusted_record)
-    message = decoder.next()
-    if message is None or decoder.rest():
-        raise MessageError("it is not one whole record")
+    message = decode(untrusted_record)
     if message.kind not in _KINDS:
         raise MessageError("a Toolstack keeps no %s" % message.kind)
     if not 0 < message.id < _LAST:

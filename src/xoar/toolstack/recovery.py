@@ -60,7 +60,7 @@ class Recovery:
         self._report = report
         # of each guest that is to be compared with Builder's list: whether nothing was on its way
         self._recalled: "list[tuple[Guest, bool]]" = []
-        self._comparing = 0
+        self._comparing = self._once_more = False
 
     @property
     def idle(self) -> bool:
@@ -131,13 +131,17 @@ class Recovery:
     def compare(self, compared: "Callable[[Domains], None]") -> None:
         """Asks Builder for the domains, ends those of ours that no guest is, and goes on with the guests that
         were recalled. Then calls `compared(domains)`."""
-        self._comparing += 1
+        if self._comparing:
+            # what is on its way may be too old; if it fails, it is asked again anyway
+            self._once_more = True
+            return
+        self._comparing, self._once_more = True, False
         rows: "list[Any]" = []
         # what was built since the first page is not the last life's
         limits: "list[int]" = []
 
         def again(in_time: bool) -> None:
-            self._comparing -= 1
+            self._comparing = False
             self.compare(compared)
 
         def answered(message: "Message") -> None:
@@ -173,8 +177,10 @@ class Recovery:
                 self._guests.recover(guest, settled, domain)
                 if guest.domid and not guest.phase:
                     self._hotplug.resume(guest)
-            self._comparing -= 1
+            self._comparing = False
             compared(domains)
+            if self._once_more:
+                self.compare(compared)
 
         def ended(domid: int) -> None:
             waiting.remove(domid)

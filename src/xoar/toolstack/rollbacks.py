@@ -79,7 +79,7 @@ class Rollbacks:
     @property
     def idle(self) -> bool:
         """Whether Restorer has told nothing that was not taken."""
-        return self._restorer is None or self._restorer.idle
+        return self._restorer is None or self._restorer.quiet
 
     def remembered(self) -> "list[Thing]":
         """What there is to remember."""

@@ -3,7 +3,7 @@
 from xoar.messages.errors import ENOSPC
 from xoar.toolstack import rollbacks, tenants
 from xoar.toolstack.api import Key, Operators
-from xoar.toolstack.builder import RENEWED, Builder
+from xoar.toolstack.builder import Builder
 from xoar.toolstack.delegated import DelegatedDrivers, DelegatedNetworks
 from xoar.toolstack.delegations import Delegations
 from xoar.toolstack.devices import Devices
@@ -134,7 +134,7 @@ class Toolstack:
     def builder_renewed(self) -> None:
         """Builder has begun anew, and knows nothing of what it was asked for."""
         self.guests.persist()
-        self.builder.fail_all(RENEWED)
+        self.builder.renewed()
         self._recovery.compare(self._compared)
 
     def things(self) -> "list[Thing]":
@@ -144,13 +144,17 @@ class Toolstack:
     @property
     def idle(self) -> bool:
         """Whether nothing at all is on its way: the next life can go on where this one stops."""
-        links = self._link.idle and self._relay.idle and self._store.idle and self.rollbacks.idle
+        links = self._link.quiet and self._relay.quiet and self._store.idle and self.rollbacks.idle
         asked = self.builder.idle and self._operators.idle and self.volumes.idle and self._recovery.idle
         return bool(links and asked and self.waits.idle and self.guests.idle and self._is_settled())
 
     def turn(self) -> bool:
         """Does what there is to do; whether there is more already."""
-        for message in self._link.receive():
+        messages = self._link.receive()
+        if self._link.renewals != self._renewals:
+            self._renewals = self._link.renewals
+            self.builder_renewed()
+        for message in messages:
             fields = message.fields
             if message.kind == "stopped":
                 self._stopped(fields.domid, fields.reason)
@@ -167,9 +171,6 @@ class Toolstack:
         more = self.rollbacks.turn() or more
         more = self.waits.poll() or more
         more = self._store.finish() or more
-        if self._link.renewals != self._renewals:
-            self._renewals = self._link.renewals
-            more = self.builder.fail_all("Builder was restarted while it worked on this; try again") or more
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
