@@ -12,6 +12,7 @@ from test_four_driver_domains import ROUTER, networks_up
 from test_tenants import Tenant, used
 
 from xoar.cli.failures import ERROR, NOT_FOUND
+from xoar.host.assembly import Replacement
 
 pytestmark = pytest.mark.devices
 
@@ -172,3 +173,36 @@ def test_a_driver_domain_and_a_toolstack_that_come_back_serve_the_tenant_again(
     host.wait_json(lambda rows: {row["state"] for row in rows} == {"ready"}, "driver", "list", tenant="acme")
     create(acme, "web", "--disk", "data", "--nic", "lan")
     worker(acme, "web").progress()
+
+
+def test_a_toolstack_that_is_built_again_has_its_guests_devices(state: None, logs: Path) -> None:
+    replaced = {"tenant": Replacement("ending_tenant", Path(__file__).parents[1] / "rights")}
+    with running("delegated-again", CONFIG.format(image=image()), logs, replaced) as host:
+        host.cli("up", timeout=400)
+        networks_up(host)
+        acme = Tenant(host, "acme")
+        acme.cli("volume", "create", "data", "--size", "64MiB")
+        create(acme, "web", "--disk", "data", "--nic", "lan")
+        work = worker(acme, "web")
+        work.progress()
+        start = host.log_position()
+        assert "closed the connection" in acme.cli("guest", "reboot", "web", status=ERROR)
+        host.wait_json(
+            lambda rows: [row["restarts"] for row in rows if row["name"] == "acme"] == [1], "tenant", "list"
+        )
+        host.wait_json(
+            lambda rows: [row["state"] for row in rows] == ["ready"] * 2, "driver", "list", tenant="acme"
+        )
+        work.progress()
+        shown = host.json("guest", "show", "web", tenant="acme")
+        assert [row["state"] for row in shown["disks"] + shown["nics"]] == ["connected"] * 2
+        assert volumes(acme) == ["data"]
+        acme.cli("nic", "attach", "web", "lan")
+        assert "data" in acme.cli("volume", "delete", "data", status=ERROR)
+        work.progress()
+        work.stop()
+        acme.cli("guest", "destroy", "web")
+        acme.cli("volume", "delete", "data")
+        (row,) = [row for row in host.json("tenant", "list") if row["name"] == "acme"]
+        assert (row["guests"], row["devices"]) == (0, 0)
+        assert "is dropped" not in host.log_since(start)

@@ -101,10 +101,4 @@ KEPT = (
         "rollbacks that are not kept any more, the last request to a driver domain",
         (("first", U32), ("last_change", U32)),
     ),
-    Kind(
-        193,
-        "kept_request",
-        "an operator's request that has no answer yet",
-        (("channel", U32), ("number", U32)),
-    ),
 )

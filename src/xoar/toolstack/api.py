@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
-    from xoar.toolstack.memory import Thing
 
     Handlers = dict[str, Callable[[Any, "Request"], None]]
-
-CUT_SHORT = "the Toolstack began anew while it worked on this; see what became of it before you try again"
 
 MAX_STREAMS = 64
 _MAX_UNANSWERED = 16
@@ -36,17 +33,12 @@ class Stream:
     def __init__(self, number: int) -> None:
         self.number = number
         self.decoder = Decoder()
-        self.waiting: "list[Request]" = []
+        self.unanswered = 0
         self.unsent = b""
         self.ending = False
         self.seal: "Seal | None" = None
         # the guest whose console the stream becomes: domid, and what of it
         self.successor: "tuple[int, str] | None" = None
-
-    @property
-    def unanswered(self) -> int:
-        """How many of its requests have no answer yet."""
-        return len(self.waiting)
 
     @property
     def overfull(self) -> bool:
@@ -74,12 +66,7 @@ class Request:
         self._stream = stream
         self._id = id
         self._answered = False
-        stream.waiting.append(self)
-
-    @property
-    def name(self) -> "tuple[int, int]":
-        """The stream's number, and the request's in it."""
-        return self._stream.number, self._id
+        stream.unanswered += 1
 
     def answer(self, kind: str, **fields: "Any") -> None:
         """Sends the reply."""
@@ -93,7 +80,7 @@ class Request:
         if self._answered:
             return
         self._answered = True
-        self._stream.waiting.remove(self)
+        self._stream.unanswered -= 1
         self._stream.send(frame)
 
     def become(self, domid: int, what: str) -> None:
@@ -133,19 +120,6 @@ class Operators:
         """Whether all is answered and sent, no message has come in part, and each stream can go on without
         what is known of it here: a sealed one can't."""
         return all([stream.idle for stream in self._streams.values()])
-
-    def remembered(self) -> "list[Thing]":
-        """What there is to remember: requests that have no answer. What is sealed nobody can answer later."""
-        streams = [stream for stream in self._streams.values() if stream.seal is None]
-        return [(request, "kept_request", request.name) for stream in streams for request in stream.waiting]
-
-    def recall(self, fields: "Any") -> None:
-        """Refuses a request that the last life has not answered."""
-        stream = self._streams.get(fields.channel)
-        if stream is None and len(self._streams) < MAX_STREAMS and self._key is None:
-            stream = self._streams[fields.channel] = Stream(fields.channel)
-        if stream is not None and not stream.overfull:
-            Request(stream, fields.number).refuse(EIO, CUT_SHORT)
 
     def receive(self, message: "Message") -> None:
         """Takes one message from Console."""

@@ -44,7 +44,6 @@ _RECALLED = (
     "kept_network",
     "kept_delegation",
     "kept_rollbacks",
-    "kept_request",
 )
 
 
@@ -78,6 +77,8 @@ class Toolstack:
         shelf: "Shelf | None" = None,
         is_settled: "Callable[[], bool]" = lambda: True,
     ) -> None:
+        self.used = False
+        """Whether anybody has asked for anything, or told of anything, that this life had to deal with."""
         self.builder = Builder(link)
         self.waits = Waits(clock)
         self._link = link
@@ -157,6 +158,7 @@ class Toolstack:
         for message in messages:
             fields = message.fields
             if message.kind == "stopped":
+                self.used = True
                 self._stopped(fields.domid, fields.reason)
             elif message.kind in ("device", "surveyed"):
                 self._heard(message)
@@ -166,6 +168,7 @@ class Toolstack:
         more = self._store.poll() or more
         if not self._relay.congested:
             for message in self._relay.receive():
+                self.used = True
                 self._operators.receive(message)
             more = more or self._relay.more
         more = self.rollbacks.turn() or more
@@ -253,7 +256,7 @@ class HostToolstack(Toolstack):
     drivers: Drivers
     networks: DeclaredNetworks
 
-    _reserve = 80 * 1024
+    _reserve = 56 * 1024
 
     @property
     def idle(self) -> bool:
@@ -265,7 +268,7 @@ class HostToolstack(Toolstack):
         things += [driver.remembered() for driver in self.drivers.all]
         things += [tenant.remembered() for tenant in self.tenants.all]
         things += self.networks.remembered() + self.delegations.remembered()
-        return things + self.rollbacks.remembered() + self._operators.remembered() + super().things()
+        return things + self.rollbacks.remembered() + super().things()
 
     def _recall(self, records: "list[Message]") -> None:
         # in this order: networks are driver domains', delegations networks'
@@ -287,11 +290,8 @@ class HostToolstack(Toolstack):
             thing, wrong = self.delegations.recall(fields)
         elif message.kind == "kept_rollbacks":
             thing = self.rollbacks.recall(fields)
-        elif message.kind == "kept_counts":
-            thing, self.rollbacks.first, self.volumes.last = self, fields.first, fields.last_change
         else:
-            self._operators.recall(fields)
-            return
+            thing, self.rollbacks.first, self.volumes.last = self, fields.first, fields.last_change
         if thing is None:
             self.memory.drop("%s: %s" % (message.kind, wrong))
         else:

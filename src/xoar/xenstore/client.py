@@ -8,6 +8,7 @@ Paths, tokens and names are str, values bytes. A refusal raises Refused with the
 breaks the protocol ProtocolError, an impossible ring RingError.
 """
 
+from xoar.abi import xen as abi
 from xoar.xenstore import wire
 from xoar.xenstore.errors import ProtocolError, Refused
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from xoar.xen.ring import ByteRing
+    from xoar.xen.ring import ByteRing, SharedPage
 
     Result = TypeVar("Result")
 
+_CONNECTION = abi.xenstore_domain_interface.offset("connection") // 4
 _ATTEMPTS = 100
 _MISSING = "ENOENT"
 
@@ -50,6 +52,15 @@ class Listing:
             self.names = self.names[:-1]
             return True
         return False
+
+
+def reconnect(page: "SharedPage", notify: "Callable[[], object]", wait: "Callable[[], object]") -> None:
+    """Has the server begin anew (docs/misc/xenstore-ring.txt): what this domain had asked and watched is
+    forgotten, and both rings are empty. `notify` and `wait` as in Client."""
+    page.words[_CONNECTION] = abi.XENSTORE_RECONNECT
+    while page.words[_CONNECTION] != abi.XENSTORE_CONNECTED:
+        notify()
+        wait()
 
 
 class Client:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Message
 from xoar.messages.line import NOT_PERMITTED, LineClient
+from xoar.messages.renewal import CLIENT, SERVER, Renewal
 from xoar.shards.console.console import Console
 from xoar.shards.console.domains import HISTORY_SIZE, MAX_DOMAINS, MAX_ENDED
 from xoar.shards.console.history import History
@@ -49,9 +50,11 @@ class Link:
     """A link that a Toolstack opened, and its other end."""
 
     def __init__(self, name: str, reports: list[str]) -> None:
-        to_server, to_client = xenstore_rings(shared_page())
-        self.channel = Channel(to_server, to_client, lambda: None, name, "console", reports.append)
-        self.peer = Channel(to_client, to_server, lambda: None, "console", name)
+        page = shared_page()
+        to_server, to_client = xenstore_rings(page)
+        ends = Renewal(page, SERVER), Renewal(page, CLIENT)
+        self.channel = Channel(to_server, to_client, lambda: None, name, "console", reports.append, ends[0])
+        self.peer = Channel(to_client, to_server, lambda: None, "console", name, reports.append, ends[1])
         self.closed = False
 
     def close(self) -> None:

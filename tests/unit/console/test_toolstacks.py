@@ -99,3 +99,17 @@ def test_a_toolstack_that_goes_ends_its_streams_and_gives_its_link_back() -> Non
     gone = host.open("toolstack", "acme")
     assert host.closed[gone] == "there is no Toolstack of tenant acme"
     begun(host, "acme", host.tenant("acme", ACME))
+
+
+def test_a_toolstack_that_begins_anew_ends_its_streams_and_gets_new_ones() -> None:
+    host = Host()
+    acme = host.tenant("acme", ACME)
+    mine, _ = begun(host, "", host.toolstack)
+    other, number = begun(host, "acme", acme)
+    host.toolstack.renew()
+    host.run()
+    assert host.closed == {mine: ""}
+    begun(host, "", host.toolstack, b"again")
+    acme.send("relay", 0, channel=number, data=b"truth")
+    host.run()
+    assert host.received[other] == b"truth"

@@ -55,7 +55,9 @@ def test_the_one_who_rolls_back_has_what_that_takes_and_nothing_else(folder, acc
         Rule("restorer_t", "probe_t", *right) for right in RESTORING
     }
     over_others = {rule.target for rule in allowed if rule.source == "restorer_t"}
-    assert over_others == {"probe_t", "logic_t", "builder_t", "restorer_t", "restorer_t_channel", "xen_t"}
+    assert over_others == {
+        "probe_t", "logic_t", "builder_t", "toolstack_t", "restorer_t", "restorer_t_channel", "xen_t",
+    }  # fmt: skip
     assert not [rule for rule in allowed if rule.target == "restorer_t" and rule.source == "probe_t"]
 
 
@@ -69,7 +71,7 @@ def test_a_shard_that_is_rolled_back_can_not_change_its_memory_map(folder):
 @pytest.mark.parametrize(
     ("who", "on", "security_class", "permission"),
     [
-        ("restorer", "toolstack", "domain", "pause"),
+        ("restorer", "console", "domain", "pause"),
         ("restorer", "builder", "domain", "destroy"),
         ("restorer", "guest", "mmu", "map_read"),
         ("restorer", "guest", "shadow", "logdirty"),
@@ -122,7 +124,7 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
     folder.change("probe", 'by = ["toolstack"]', 'by = ["xenstore", "toolstack"]')
     plan = bootplan.plan(folder.load())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    (target, restorer, seconds, box_kib) = read.restarts[-1]
+    ((target, restorer, seconds, box_kib),) = [row for row in read.restarts if row.target.name == "probe"]
     assert (target.name, restorer.name, seconds, box_kib) == ("probe", "restorer", 0, 0)
     assert [
         (kick.who.name, kick.target.name, kick.requests, kick.patience_ms) for kick in read.kicks[3:]
@@ -130,17 +132,18 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": (8 + 8 + 3) * 1024}
+    assert read.rooms == {"restorer": (8 + 8 + 3 + 10) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
 
-def test_logic_and_builder_are_rolled_back_after_each_request_by_default():
+def test_logic_builder_and_toolstack_are_rolled_back_after_each_request_by_default():
     plan = bootplan.plan(shardset.load_all())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
     assert [(restart.target.name, restart.seconds, restart.box_kib) for restart in read.restarts] == [
         ("builder", 60, 1024),
         ("logic", 0, 0),
+        ("toolstack", 600, 1024),
     ]
     assert [(kick.who.name, kick.target.name, kick.requests) for kick in read.kicks] == [
         ("toolstack", "builder", 0),

@@ -14,9 +14,7 @@ from test_tenant_toolstacks import ACME
 from toolstack_host import Host, ListShelf
 
 from xoar.messages.codec import encode
-from xoar.messages.errors import EIO
 from xoar.messages.records import ROLLBACK
-from xoar.toolstack.api import CUT_SHORT
 
 
 def everything(host: Host) -> list[Any]:
@@ -122,20 +120,6 @@ def test_a_host_whose_start_is_cut_short_starts_anyway(turns: int) -> None:
     assert row.state == "ready"
     assert sorted(host.fake.built) == [NET, BLK, ACME] and PCIBACK not in host.fake.built
     assert host.toolstack.idle
-
-
-def test_what_was_asked_of_the_last_life_is_refused_by_the_next_one() -> None:
-    host = Host()
-    host.fake.hold = {"build", "domains"}
-    ids = [host.send("guest_create", **host.create_fields()), host.send("ps", start=0, channel=2)]
-    host.run()
-    host.fake.hold, host.fake.held = set(), []
-    host.begin_anew()
-    host.run()
-    for channel, id in ((1, ids[0]), (2, ids[1])):
-        reply = host.answers[channel, id]
-        assert (reply.kind, reply.fields.errno, reply.fields.text) == ("error", EIO, CUT_SHORT)
-    assert len(host.shelf.records) == 1, "the guest, which has ended"
 
 
 def test_rollbacks_are_remembered() -> None:

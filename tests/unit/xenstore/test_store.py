@@ -12,7 +12,7 @@ from xoar.messages.channel import Channel
 from xoar.shards.xenstore.store import MAX_DOMAINS, Store
 from xoar.xen.ring import ByteRing, SharedPage, xenstore_rings
 from xoar.xenstore import wire
-from xoar.xenstore.client import Client
+from xoar.xenstore.client import Client, reconnect
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.gate import Gate
 from xoar.xenstore.request import Request
@@ -365,3 +365,16 @@ def test_a_tenants_toolstack_has_a_memory_that_outlives_it_and_that_nobody_else_
     assert machine.introduce(GUEST, parent=OTHER, uuid=UUID) == ("done", 0)
     assert refusal(machine.reopened(GUEST).directory, f"/memory/{GUEST}") == "EACCES"
     assert machine.alive()
+
+
+def test_who_reconnects_has_nothing_on_its_way() -> None:
+    machine = Machine()
+    client = machine.client(GUEST)
+    machine.manager.write("/shared", "x")
+    machine.manager.set_perms("/shared", ["n0", f"r{GUEST}"])
+    client.watch("/shared", "old")
+    client.request(wire.READ, b"/shared\0")
+    reconnect(machine.transports[GUEST].page, lambda: None, lambda: machine.run(GUEST))
+    machine.manager.write("/shared", "y")
+    again = machine.reopened(GUEST)
+    assert again.read("/shared") == b"y" and again.take_event() is None

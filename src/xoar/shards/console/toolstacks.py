@@ -33,6 +33,7 @@ class _Toolstack:
         self.name = name
         self.domid = domid
         self.link = link
+        self.renewals = link.channel.renewals
         self.hangups: "list[int]" = []
 
 
@@ -55,11 +56,14 @@ class Toolstacks:
         gone = [toolstack for toolstack in self._all if toolstack.domid == domid]
         for toolstack in gone:
             self._all.remove(toolstack)
-            for owner, stream in self._streams.values():
-                if owner is toolstack:
-                    stream.hangup()
+            self._end_streams(toolstack)
             toolstack.link.close()
         return bool(gone)
+
+    def _end_streams(self, toolstack: _Toolstack) -> None:
+        for owner, stream in self._streams.values():
+            if owner is toolstack:
+                stream.hangup()
 
     def open(self, channel: int, untrusted_tenant: str) -> "tuple[RelayStream | None, str]":
         """A stream to a tenant's Toolstack, "": to the host's; or why there can be none."""
@@ -86,7 +90,13 @@ class Toolstacks:
         more = False
         for toolstack in self._all:
             channel = toolstack.link.channel
-            for message in channel.receive():
+            messages = channel.receive()
+            if channel.renewals != toolstack.renewals:
+                # its next life knows nothing of what these were in the middle of
+                toolstack.renewals = channel.renewals
+                toolstack.hangups = []
+                self._end_streams(toolstack)
+            for message in messages:
                 owner, stream = self._streams.get(message.fields.channel, (None, None))
                 if stream is None or owner is not toolstack:
                     continue

@@ -1,5 +1,6 @@
 """The Toolstack shard, the host's or a tenant's: wires the Toolstack to Builder, XenStore and Console."""
 
+import gc
 import struct
 
 import nano
@@ -7,16 +8,20 @@ from xoar.messages.channel import Channel
 from xoar.messages.renewal import CLIENT, Renewal
 from xoar.toolstack.shelf import XenStoreShelf
 from xoar.toolstack.store import StoreLink
-from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
+from xoar.toolstack.toolstack import HostToolstack, TenantToolstack, Toolstack
 from xoar.xen import boot, events, ring
+from xoar.xen.box import Box
 from xoar.xen.served import Served
-from xoar.xenstore.client import Client
+from xoar.xenstore.client import Client, reconnect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_PATIENCE = 5 * _NS_PER_S
+_MOST = 600 * _NS_PER_S  # the manifest's
 
 
 def _clock() -> int:
@@ -26,7 +31,7 @@ def _clock() -> int:
 def _use(server: str, role: str) -> Channel:
     link = boot.uses(server)
     outgoing, incoming = ring.xenstore_rings(link.page)
-    renewal = Renewal(link.page, CLIENT) if server == "builder" else None
+    renewal = Renewal(link.page, CLIENT)
     return Channel(incoming, outgoing, lambda: events.notify(link.port), server, role, print, renewal)
 
 
@@ -37,14 +42,17 @@ def _client() -> Client:
     return Client(reader, writer, lambda: events.notify(link.port), lambda: events.wait())
 
 
-def _restorer() -> "Channel | None":
-    """What Restorer tells; it reads nothing."""
+def _restorer() -> "Served | None":
+    """The link from Restorer, which reads nothing."""
     for client in boot.clients():
         if client.name == "restorer":
-            end = Served(client.domid, client.gref, client.port)
-            incoming, outgoing = ring.xenstore_rings(end.page)
-            return Channel(incoming, outgoing, end.notify, "restorer", "toolstack")
+            return Served(client.domid, client.gref, client.port)
     return None
+
+
+def _told(end: Served) -> Channel:
+    incoming, outgoing = ring.xenstore_rings(end.page)
+    return Channel(incoming, outgoing, end.notify, "restorer", "toolstack")
 
 
 def _kicks() -> "dict[str, Callable[[], None]]":
@@ -71,6 +79,46 @@ def _uniques() -> "Callable[[], bytes]":
     return unique
 
 
+class _Life:
+    """One life of a Toolstack. With a `box` it ends when something was done and there is nothing to do."""
+
+    def __init__(self, toolstack: Toolstack, box: "Box | None") -> None:
+        self._toolstack = toolstack
+        self._box = box
+        self._late = events.now() + _MOST // 2
+
+    def go_on(self) -> None:
+        """Serves until the next life begins."""
+        toolstack, box = self._toolstack, self._box
+        more = True
+        while True:
+            deadline = toolstack.deadline_ms()
+            until = events.now() if more else None if deadline is None else deadline * _NS_PER_MS
+            at_rest = box is not None and not more and toolstack.idle
+            if at_rest and toolstack.used:
+                self._end()
+            if box is not None:
+                box.at_rest = at_rest
+            events.wait(until)
+            # what begins now shall have time to end
+            if at_rest and events.now() > self._late:
+                self._end()
+            if box is not None:
+                box.at_rest = False
+            more = toolstack.turn()
+
+    def _end(self) -> None:
+        """Has Restorer begin the next life. Returns if it does not, in time: then this one goes on."""
+        if self._box is not None:
+            self._box.at_rest = True
+        boot.roll_back()
+        deadline = events.now() + _PATIENCE
+        while events.now() < deadline:
+            events.wait(deadline)
+        self._toolstack.used = False
+        self._late = events.now() + _MOST // 2
+
+
 def main() -> None:
     """Serves until the domain is destroyed."""
     kind = TenantToolstack if boot.setting("key") else HostToolstack
@@ -79,8 +127,9 @@ def main() -> None:
     restorer = _restorer() if kind is HostToolstack else None
     client = _client()
     store = StoreLink(client)
+    box = Box(boot.box()) if boot.setting("restorer") else None
     # a tenant's is built again when it ends
-    shelf = XenStoreShelf(client, store, domid) if kind is TenantToolstack else None
+    kept = XenStoreShelf(client, store, domid) if kind is TenantToolstack else None
     toolstack = kind(
         builder,
         store,
@@ -90,16 +139,38 @@ def main() -> None:
         domid,
         _uniques(),
         print,
-        restorer,
+        _told(restorer) if restorer is not None else None,
         _kicks(),
-        shelf,
-        lambda: shelf is None or shelf.settled,
+        kept or box,
+        lambda: kept is None or kept.settled,
     )
+    gc.collect()
+    life = boot.snapshot()
+    if box is not None and life > 1:
+        link = boot.uses("xenstore")
+        reconnect(link.page, lambda: events.notify(link.port), _soon)
+        if not box.at_rest:
+            builder.renew()
+            console.renew()
+            if restorer is not None:
+                # it writes whole messages only, of which the last life may have read a part
+                _empty(restorer)
+        box.at_rest = False
     toolstack.begin()
-    boot.ready()
-    print("toolstack: ready")
-    more = True
-    while True:
-        deadline = toolstack.deadline_ms()
-        events.wait(events.now() if more else None if deadline is None else deadline * _NS_PER_MS)
-        more = toolstack.turn()
+    if life <= 1:
+        boot.ready()
+        print("toolstack: ready")
+    _Life(toolstack, box).go_on()
+
+
+def _empty(end: Served) -> None:
+    incoming, _ = ring.xenstore_rings(end.page)
+    try:
+        while incoming.read(1024):
+            pass
+    except ring.RingError:
+        pass  # whoever reads it next finds the same
+
+
+def _soon() -> None:
+    events.wait(events.now() + _NS_PER_S)

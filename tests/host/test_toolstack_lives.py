@@ -1,0 +1,49 @@
+"""The host's Toolstack is rolled back after each request, and goes on managing its guests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import HostUnderTest, running
+
+TEXT = """
+[tenants.acme]
+memory = "64MiB"
+
+[images.tiny]
+builtin = "tiny"
+"""
+
+
+def rollbacks(host: HostUnderTest) -> int:
+    (row,) = [row for row in host.json("ps") if row["name"] == "toolstack"]
+    return int(row["rollbacks"])
+
+
+def test_it_knows_its_guests_in_each_life(state: None, logs: Path) -> None:
+    with running("toolstack-lives", TEXT, logs) as host:
+        before = rollbacks(host)
+        start = host.log_position()
+        web = host.create("web")
+        host.create("old")
+        host.destroy("old")
+        for _ in range(10):
+            (row,) = host.json("guest", "list")
+            assert (row["name"], row["domid"], row["state"]) == ("web", web, "running")
+        assert rollbacks(host) >= before + 10
+        assert host.json("guest", "show", "old")["note"] == "destroyed by the operator"
+        assert "42" in host.run("web", "echo $((6*7))")
+        host.cli("guest", "reboot", "web")
+        assert host.json("guest", "show", "web")["previous_domid"] == web
+        host.wait_json(
+            lambda rows: rows[0]["state"] == "ready" and rows[0]["restarts"] == 0, "tenant", "list"
+        )
+        with host.client() as client:
+            # one stream over many lives
+            for _ in range(5):
+                assert [guest.name for guest in client.guests()] == ["web"]
+        assert len(host.json("reboot", "--history")) > 10
+        host.cli("guest", "shutdown", "web")
+        assert host.json("guest", "list") == []
+        log = host.log_since(start)
+        assert "Traceback" not in log and "is dropped" not in log and "is of no guest" not in log
