@@ -145,6 +145,10 @@ class Toolstack:
     @property
     def idle(self) -> bool:
         """Whether nothing at all is on its way: the next life can go on where this one stops."""
+        # not by super() in the host's: MicroPython gives the property itself then, which is true
+        return self._is_idle()
+
+    def _is_idle(self) -> bool:
         links = self._link.quiet and self._relay.quiet and self._store.idle and self.rollbacks.idle
         asked = self.builder.idle and self._operators.idle and self.volumes.idle and self._recovery.idle
         return bool(links and asked and self.waits.idle and self.guests.idle and self._is_settled())
@@ -258,9 +262,8 @@ class HostToolstack(Toolstack):
 
     _reserve = 56 * 1024
 
-    @property
-    def idle(self) -> bool:
-        return super().idle and self.drivers.idle and self.tenants.idle
+    def _is_idle(self) -> bool:
+        return super()._is_idle() and self.drivers.idle and self.tenants.idle
 
     def things(self) -> "list[Thing]":
         counts = (self.rollbacks.first, self.volumes.last)

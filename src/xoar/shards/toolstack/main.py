@@ -8,9 +8,10 @@ from xoar.messages.channel import Channel
 from xoar.messages.renewal import CLIENT, Renewal
 from xoar.toolstack.shelf import XenStoreShelf
 from xoar.toolstack.store import StoreLink
-from xoar.toolstack.toolstack import HostToolstack, TenantToolstack, Toolstack
+from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen import boot, events, ring
 from xoar.xen.box import Box
+from xoar.xen.lives import Life
 from xoar.xen.served import Served
 from xoar.xenstore.client import Client, reconnect
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
-_PATIENCE = 5 * _NS_PER_S
-_MOST = 600 * _NS_PER_S  # the manifest's
 
 
 def _clock() -> int:
@@ -79,46 +78,6 @@ def _uniques() -> "Callable[[], bytes]":
     return unique
 
 
-class _Life:
-    """One life of a Toolstack. With a `box` it ends when something was done and there is nothing to do."""
-
-    def __init__(self, toolstack: Toolstack, box: "Box | None") -> None:
-        self._toolstack = toolstack
-        self._box = box
-        self._late = events.now() + _MOST // 2
-
-    def go_on(self) -> None:
-        """Serves until the next life begins."""
-        toolstack, box = self._toolstack, self._box
-        more = True
-        while True:
-            deadline = toolstack.deadline_ms()
-            until = events.now() if more else None if deadline is None else deadline * _NS_PER_MS
-            at_rest = box is not None and not more and toolstack.idle
-            if at_rest and toolstack.used:
-                self._end()
-            if box is not None:
-                box.at_rest = at_rest
-            events.wait(until)
-            # what begins now shall have time to end
-            if at_rest and events.now() > self._late:
-                self._end()
-            if box is not None:
-                box.at_rest = False
-            more = toolstack.turn()
-
-    def _end(self) -> None:
-        """Has Restorer begin the next life. Returns if it does not, in time: then this one goes on."""
-        if self._box is not None:
-            self._box.at_rest = True
-        boot.roll_back()
-        deadline = events.now() + _PATIENCE
-        while events.now() < deadline:
-            events.wait(deadline)
-        self._toolstack.used = False
-        self._late = events.now() + _MOST // 2
-
-
 def main() -> None:
     """Serves until the domain is destroyed."""
     kind = TenantToolstack if boot.setting("key") else HostToolstack
@@ -145,22 +104,29 @@ def main() -> None:
         lambda: kept is None or kept.settled,
     )
     gc.collect()
-    life = boot.snapshot()
-    if box is not None and life > 1:
+    first = boot.snapshot() <= 1
+    life = Life(box)
+    at_rest = life.begin()
+    if not first:
         link = boot.uses("xenstore")
         reconnect(link.page, lambda: events.notify(link.port), _soon)
-        if not box.at_rest:
+        if not at_rest:
             builder.renew()
             console.renew()
             if restorer is not None:
                 # it writes whole messages only, of which the last life may have read a part
                 _empty(restorer)
-        box.at_rest = False
     toolstack.begin()
-    if life <= 1:
-        boot.ready()
+    boot.ready()  # the first life may be too short for it
+    if first:
         print("toolstack: ready")
-    _Life(toolstack, box).go_on()
+    more = True
+    while True:
+        deadline = toolstack.deadline_ms()
+        until = events.now() if more else None if deadline is None else deadline * _NS_PER_MS
+        if life.sleep(until, not more and toolstack.idle, toolstack.used) is None:
+            toolstack.used = False
+        more = toolstack.turn()
 
 
 def _empty(end: Served) -> None:
