@@ -93,7 +93,8 @@ class Drivers(Agents):
 
     def begin(self, domains: "dict[int, Any]") -> None:
         """Starts those that are to be started; called once. `domains` are Builder's rows by domid."""
-        self._pciback_up = bool(self._pciback) and self._pciback in domains
+        # 0: there is none, and domain 0 is somebody else
+        self._pciback_up = self._pciback != 0 and self._pciback in domains
         # PCIBack was there for a round that nobody has ended
         self._survey_wanted = self._pciback_up
         for driver in self.all:

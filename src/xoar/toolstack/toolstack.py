@@ -111,7 +111,8 @@ class Toolstack:
             report,
         )
         self._is_settled = is_settled
-        self._begun = False
+        self.begun = False
+        """Whether it has been compared with what there is."""
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
     def _devices_from(self) -> "tuple[Agents, Networks]":
@@ -131,6 +132,7 @@ class Toolstack:
 
     def _compared(self, domains: "Domains") -> None:
         """Builder has said which domains there are: at the start, and when it has begun anew."""
+        self.begun = True
 
     def builder_renewed(self) -> None:
         """Builder has begun anew, and knows nothing of what it was asked for."""
@@ -301,12 +303,12 @@ class HostToolstack(Toolstack):
             self.memory.adopt(thing, message)
 
     def _compared(self, domains: "Domains") -> None:
-        if self._begun:
+        if self.begun:
             self.drivers.compare(domains)
         else:
-            self._begun = True
             self.drivers.begin(domains)
         self.tenants.compare(domains)
+        super()._compared(domains)
 
     def _devices_from(self) -> "tuple[Drivers, DeclaredNetworks]":
         drivers = Drivers(

@@ -104,7 +104,7 @@ MOST_PORTS = 63
 """The highest event channel of a shard that is rolled back: at each rollback it closes what it has opened
 since."""
 LIFE_FRAME = 15  # of xoar.builder.start
-_ASK_AGAIN = 1000 * 1000000  # Restorer may not listen yet
+_ASK_AGAIN = 30 * 1000000000  # Restorer says so when it listens
 
 
 def _restorer() -> "int | None":
@@ -130,9 +130,14 @@ def snapshot() -> int:
     ends, others = events.Ends(ports), events.closing(ports, MOST_PORTS)
     before = ends.look()
     life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
+    # once for each time that Restorer may have missed it: with policy "idle" one too many is a rollback
+    asked = 0
     while not life[0]:
-        events.notify(restorer)
-        events.wait(events.now() + _ASK_AGAIN)
+        if not asked or events.now() >= asked + _ASK_AGAIN:
+            asked = events.now()
+            events.notify(restorer)
+        if restorer in events.wait(asked + _ASK_AGAIN):
+            asked = 0
     # from here on in every life; the snapshot was taken in the loop
     others.make()
     nano.bind_timer()

@@ -233,3 +233,12 @@ def test_whenever_it_ends_all_comes_to_rest(steps: list[tuple[str, int, bool]]) 
     assert not host.fake.links
     assert not [path for path in host.tree() if "/backend/v" in path and path.count("/") > 5]
     assert host.ask("driver_restart", name="net0", timeout_ms=1000).kind == "done"
+
+
+def test_a_host_without_devices_does_not_take_domain_0_for_pciback() -> None:
+    host = Host()
+    host.run()
+    host.fake.shards[0] = "bootstrapper"
+    host.begin_anew()
+    host.run()
+    assert host.fake.requests == ["domains"] * 2 and host.toolstack.idle

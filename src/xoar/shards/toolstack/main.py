@@ -117,6 +117,9 @@ def main() -> None:
                 # it writes whole messages only, of which the last life may have read a part
                 _empty(restorer)
     toolstack.begin()
+    while not toolstack.begun:
+        if not toolstack.turn():
+            _soon()
     boot.ready()  # the first life may be too short for it
     if first:
         print("toolstack: ready")
