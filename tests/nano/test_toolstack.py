@@ -220,6 +220,7 @@ def test_guests_of_the_last_life_are_managed_by_the_next_one():
     host = Host()
     host.shelf = Shelf()
     host.begin()
+    assert not host.toolstack.idle
     assert host.create("web").fields.domid == 5
     assert host.create("mail").fields.domid == 6
     assert host.ask("guest_destroy", name="mail").kind == "done"

@@ -147,7 +147,8 @@ class _Requests:
             if message is not None:
                 return message
             if self.stream.ended:
-                raise HostError(f"{self.stream.what} closed the connection")
+                hint = "If it began anew, what was asked may be half done: look with xoar ps, then try again."
+                raise HostError(f"{self.stream.what} closed the connection", hint=hint)
             if (left := deadline - time.monotonic()) <= 0:
                 return None
             self._decoder.feed(self.stream.read(left))
