@@ -173,7 +173,8 @@ class Toolstack:
                 self.builder.answer(message)
         more = self._link.more
         more = self._store.poll() or more
-        if not self._relay.congested:
+        # nobody is served by who does not know yet what there is
+        if (self.begun or self._link.broken) and not self._relay.congested:
             for message in self._relay.receive():
                 self.used = True
                 self._operators.receive(message)

@@ -58,6 +58,7 @@ def test_images_and_the_host_are_what_builder_says() -> None:
 
 def test_builders_refusals_reach_the_operator() -> None:
     host = Host()
+    host.run()
     host.fake.fail = {"domains"}
     reply = host.ask("ps", start=0)
     assert (reply.kind, reply.fields.text) == ("error", "domains fails in this test")

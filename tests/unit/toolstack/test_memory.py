@@ -117,6 +117,19 @@ def test_a_domain_that_no_record_knows_is_destroyed_but_not_a_younger_one() -> N
     assert any("domain 5 is of no guest" in line for line in host.reports)
 
 
+def test_nobody_is_served_before_it_is_known_what_there_is() -> None:
+    host = Host()
+    host.create()
+    host.begin_anew()
+    host.fake.hold = {"domains"}
+    id = host.send("guest_destroy", name="web")
+    host.run()
+    assert (1, id) not in host.answers and not host.toolstack.idle
+    host.fake.answer_held()
+    host.run()
+    assert host.answers[1, id].kind == "done"
+
+
 def test_domains_of_others_are_left_alone() -> None:
     host = Host()
     host.fake.domains[40] = host.fake.domains[41] = "running"
