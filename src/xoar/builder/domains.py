@@ -20,7 +20,7 @@ LINKS = (
     ("xenstore", abi.GNTTAB_RESERVED_XENSTORE, "xenstore"),
 )
 BUILDING, THERE, DYING = "building", "there", "dying"
-_LAST_DOMID = 0x7FEF
+_LAST_DOMID = 0x7EFF  # above are those of tenants' shards (xoar.privilege.bootplan)
 _MOST_ENDS = 32
 
 

@@ -17,6 +17,7 @@ from xoar.builder.service import Service
 from xoar.host import bundle, compress
 from xoar.messages.codec import encode
 from xoar.messages.remembered import REMEMBERED
+from xoar.privilege.bootplan import FIRST_TENANT
 from xoar.xen.box import Box
 
 from .test_library import unpack
@@ -185,7 +186,7 @@ def domain(**changes: Any) -> bytes:
     [
         domain(domid=3),
         domain(domid=12),
-        domain(domid=0x7FF0),
+        domain(domid=FIRST_TENANT),
         domain(domid=40, name="console"),
         domain(domid=40, uuid=bytes(16)),
         domain(domid=40, name="pciback", uuid=bytes(16)),
@@ -296,3 +297,11 @@ def test_what_could_not_be_remembered_is_refused(lives: Lives) -> None:
     assert set(lives.xen.present) == {*SHARDS, *there}
     assert lives.asked("destroy", domid=there[0])[0] == "done"
     assert not lives.memory.full
+
+
+def test_guests_never_get_the_domid_of_a_tenants_toolstack(lives: Lives) -> None:
+    lives.memory.store()
+    records = [record for record in lives.box.load() if not record.startswith(b"\xab\0\0\0")]
+    lives.box.store([*records, encode("remember_domid", 0, domid=FIRST_TENANT - 1)])
+    lives.roll_back()
+    assert [lives.built() for _ in range(2)] == [FIRST_TENANT - 1, FIRST_GUEST]
