@@ -30,7 +30,8 @@ def test_it_begins_anew_after_each_request_and_nobody_sees_it(state: None, logs:
         before = int(str(shown(host)["rollbacks"]))
         host.create("two")
         told = host.json("reboot", "builder")
-        assert told["cause"] in ("toolstack", "itself") and told["found"] == "none" and told["pages"] < 500
+        assert told["cause"] in ("toolstack", "itself") and told["found"] == "none"
+        assert 0 < told["pages"] < 2048  # all of its memory but the library
         assert int(str(shown(host)["rollbacks"])) > before + 2
         causes = [entry["cause"] for entry in host.json("reboot", "--history") if entry["shard"] == "builder"]
         assert causes.count("itself") > 2
