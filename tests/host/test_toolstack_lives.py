@@ -1,4 +1,4 @@
-"""The host's Toolstack is rolled back after each request, and goes on managing its guests."""
+"""The host's Toolstack is rolled back after requests, and goes on managing its guests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def test_it_knows_its_guests_in_each_life(state: None, logs: Path) -> None:
         web = host.create("web")
         host.create("old")
         host.destroy("old")
-        for _ in range(10):
+        for count in range(1, 5):
             (row,) = host.json("guest", "list")
             assert (row["name"], row["id"], row["state"]) == ("web", web, "running")
-        assert rollbacks(host) >= before + 10
+            while rollbacks(host) < before + count:  # at most every five seconds
+                pass
         assert host.json("guest", "show", "old")["note"] == "destroyed by the operator"
         assert "42" in host.run("web", "echo $((6*7))")
         host.cli("guest", "reboot", "web")
@@ -40,9 +41,9 @@ def test_it_knows_its_guests_in_each_life(state: None, logs: Path) -> None:
         )
         with host.client() as client:
             # one stream over many lives
-            for _ in range(5):
+            since = rollbacks(host)
+            while rollbacks(host) < since + 2:
                 assert [guest.name for guest in client.guests()] == ["web"]
-        assert host.cli("reboot", "--history").count("toolstack") > 10
         host.cli("guest", "shutdown", "web")
         assert host.json("guest", "list") == []
         log = host.log_since(start)

@@ -95,6 +95,8 @@ def _restart_lines(plan: BootPlan) -> Iterable[str]:
         room_kib += bootplan.memory_kib(shard.manifest, 0)
         yield f"restart {shard.name} {plan.restorer} {restart.seconds} {restart.box_kib}"
         yield f"word toolstack restarted={shard.name}:{str(restart).replace(' ', '_')}"
+        if restart.pause:
+            yield f"word {shard.name} pause={restart.pause}"
         for who in restart.by:
             # none but those who ask after a number of requests know what a request is
             counts = f"{restart.requests} {restart.patience_ms}" if who == restart.by[0] else "0 0"

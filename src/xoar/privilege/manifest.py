@@ -96,6 +96,7 @@ class Restart:
     requests: int = 0  # policy "request": after so many
     patience_ms: int = 0  # policy "request": for one request; who asks keeps the time
     seconds: int = 0  # policies "timer" and "idle": so many after the last one
+    pause: int = 0  # policy "idle": seconds from one to the next that it asks for, at least
     box_kib: int = 0  # policy "idle": memory that a rollback leaves as it is (xoar.xen.box)
     line: int = 0
     by_line: int = 0
@@ -106,6 +107,8 @@ class Restart:
             "timer": f"after {self.seconds} s",
             "idle": f"when idle and after {self.seconds} s",
         }
+        if self.pause:
+            details["idle"] = f"when idle, {self.pause} to {self.seconds} s apart"
         if self.policy == "request" and self.requests == 1:
             return "after each request"
         return details.get(self.policy, {"demand": "on demand"}.get(self.policy, "none"))
@@ -340,16 +343,17 @@ def _restart(table: _Table, kind: Kind) -> Restart:
     assert inner is not None
     policy = inner.choice("policy", ("demand", "request", "timer", "idle"))
     by = inner.words("by", '["xenstore"]') if "by" in inner or policy in ("demand", "request") else []
-    requests = patience = seconds = box = 0
+    requests = patience = seconds = pause = box = 0
     if policy == "request":
         requests = inner.number("requests", 1, 1, 1000000)
         patience = inner.number("patience_ms", 5000, 100, 600000)
     else:
         seconds = inner.number("seconds", 60, 1, 86400) if policy != "demand" else 0
     if policy == "idle":
+        pause = inner.number("pause", 0, 0, seconds // 2) if "pause" in inner else 0
         box = _memory_kib(inner, "box", "64KiB")
     inner.end()
-    return Restart(policy, tuple(by), requests, patience, seconds, box, inner.line(), inner.line("by"))
+    return Restart(policy, tuple(by), requests, patience, seconds, pause, box, inner.line(), inner.line("by"))
 
 
 def _memory_kib(table: _Table, name: str = "memory", example: str = "12MiB") -> int:

@@ -160,6 +160,11 @@ def life_time() -> int:
     return 0 if value is None else int(value.split(":")[1])
 
 
+def pause() -> int:
+    """How many seconds one of this shard's lives is to last at least if it ends it itself."""
+    return int(setting("pause") or 0)
+
+
 def box() -> memoryview:
     """The memory of this shard's recovery box, which outlives rollbacks (policy "idle")."""
     return modules()[-1]

@@ -20,7 +20,9 @@ class Life:
     def __init__(self, box: "Box | None") -> None:
         self._box = box
         most = boot.life_time() * _NS
-        self._late = events.now() + most // 2 if most and box is not None else None
+        now = events.now()
+        self._late = now + most // 2 if most and box is not None else None
+        self._earliest = now + boot.pause() * _NS
 
     def begin(self) -> bool:
         """Whether the last life ended with nothing on its way; to be asked once."""
@@ -33,15 +35,17 @@ class Life:
     def sleep(self, deadline: "int | None", at_rest: bool, used: bool) -> "list[int] | None":
         """Sleeps until `deadline` (ns) or an event, and returns the ports that fired.
 
-        `at_rest`: nothing is on its way; `used`: somebody was served in this life. If both are so, or this
-        life is too old for something new to end in it, the next life begins instead. None: it did not, in
-        time; look at everything, as at the beginning.
+        `at_rest`: nothing is on its way; `used`: somebody was served in this life. If both are so and it is
+        not too young, or it is too old for something new to end in it, the next life begins instead. None: it
+        did not, in time; look at everything, as at the beginning.
         """
         if self._box is None or not at_rest:
             return events.wait(deadline)
-        if used:
+        if used and events.now() >= self._earliest:
             self._end(self._box)
             return None
+        if used:
+            deadline = self._earliest if deadline is None else min(deadline, self._earliest)
         self._box.at_rest = True
         ports = events.wait(deadline)
         self._box.at_rest = False

@@ -170,3 +170,62 @@ def test_who_may_ask_for_rollbacks_is_told_how(machine, monkeypatch):
     _, boot = machine
     monkeypatch.setattr(boot, "command_line", lambda: "kick=logic:1:5000:8 kick=clock:0:0:11")
     assert [tuple(kick) for kick in boot.kicks()] == [("logic", 1, 5000, 8), ("clock", 0, 0, 11)]
+
+
+class Sleeper:
+    """Sleeps of a life: `nano` gets its clock, and each sleep lasts until its deadline."""
+
+    def __init__(self, nano: Nano, boot: Any, monkeypatch: pytest.MonkeyPatch, pause: int) -> None:
+        from xoar.xen.box import Box
+        from xoar.xen.lives import Life
+
+        self.time = 1
+        self.slept: list[tuple[int, bool]] = []
+        self.box = Box(memoryview(bytearray(100)))
+        monkeypatch.setattr(nano, "now", lambda: self.time)
+        monkeypatch.setattr(nano, "wait", self.wait)
+        monkeypatch.setattr(boot, "command_line", lambda: f"{WORDS} pause={pause}")
+        self.life = Life(self.box)
+
+    def wait(self, deadline: int) -> list[int]:
+        self.slept.append((deadline, self.box.at_rest))
+        self.time = max(self.time, deadline)
+        return [7]
+
+
+SECOND = 10**9
+
+
+def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine, monkeypatch):
+    nano, boot = machine
+    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    assert sleeper.life.sleep(50, False, True) == [7] and sleeper.life.sleep(60, True, False) == [7]
+    assert nano.notified == [] and sleeper.slept == [(50, False), (60, True)]
+    # nobody begins the next one, so this one goes on after a while
+    assert sleeper.life.sleep(70, True, True) is None
+    assert nano.notified == [RESTORER]
+    assert sleeper.slept[2:] == [(60 + 2 * SECOND, True)] and not sleeper.box.at_rest
+
+
+def test_a_life_that_is_too_young_goes_on_for_a_while(machine, monkeypatch):
+    nano, boot = machine
+    sleeper = Sleeper(nano, boot, monkeypatch, 5)
+    assert sleeper.life.sleep(None, True, True) == [7] and nano.notified == []
+    assert sleeper.slept == [(1 + 5 * SECOND, True)]
+    assert sleeper.life.sleep(None, True, True) is None and nano.notified == [RESTORER]
+
+
+def test_a_life_that_is_too_old_takes_up_nothing_new(machine, monkeypatch):
+    nano, boot = machine
+    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    assert sleeper.life.sleep(30 * SECOND, True, False) == [7]
+    assert sleeper.life.sleep(32 * SECOND, False, False) == [7] and nano.notified == []
+    assert sleeper.life.sleep(33 * SECOND, True, False) is None and nano.notified == [RESTORER]
+
+
+def test_the_next_life_hears_whether_the_last_one_was_at_rest(machine, monkeypatch):
+    nano, boot = machine
+    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    assert sleeper.life.begin() is False
+    sleeper.box.at_rest = True
+    assert sleeper.life.begin() is True and not sleeper.box.at_rest
