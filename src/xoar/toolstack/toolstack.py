@@ -17,9 +17,11 @@ from xoar.toolstack.recovery import Recovery
 from xoar.toolstack.relayed import Relayed
 from xoar.toolstack.reports import Reports
 from xoar.toolstack.rollbacks import Rollbacks
+from xoar.toolstack.store import Batch
 from xoar.toolstack.tenants import Tenants
 from xoar.toolstack.volumes import Volumes
 from xoar.toolstack.waits import Waits
+from xoar.xenstore import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
 
 
+_SETTLE_MS = 10_000
 _RECALLED = (
     "kept_counts",
     "kept_driver",
@@ -112,7 +115,9 @@ class Toolstack:
         )
         self._is_settled = is_settled
         self.begun = False
-        """Whether it has been compared with what there is."""
+        """Whether it knows what there is: Builder's domains, and what XenStore has."""
+        self._is_compared = self._has_asked = False
+        self._settling: "int | None" = None  # until when (ms) what is read is waited for
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
     def _devices_from(self) -> "tuple[Agents, Networks]":
@@ -132,7 +137,26 @@ class Toolstack:
 
     def _compared(self, domains: "Domains") -> None:
         """Builder has said which domains there are: at the start, and when it has begun anew."""
-        self.begun = True
+        if not self._is_compared:
+            self._is_compared = True
+            self._settling = self._clock() + _SETTLE_MS
+
+    def _settle(self) -> bool:
+        """Begins to serve once all is known that XenStore has; whether there was a step towards it.
+
+        A watch's first event may come after its answer, but comes before that to a later request. Who does
+        not answer is waited for some seconds only.
+        """
+        if self._store.idle and not self._has_asked:
+            self._has_asked = True
+            batch = Batch(self._store)
+            batch.add(wire.READ, "/local/domain/%d/domid" % self._domid)
+            self._store.run(batch, lambda refused: None)
+        elif self._store.idle or (self._settling is not None and self._clock() >= self._settling):
+            self.begun, self._settling = True, None
+        else:
+            return False
+        return True
 
     def builder_renewed(self) -> None:
         """Builder has begun anew, and knows nothing of what it was asked for."""
@@ -182,6 +206,8 @@ class Toolstack:
         more = self.rollbacks.turn() or more
         more = self.waits.poll() or more
         more = self._store.finish() or more
+        if self._settling is not None:
+            more = self._settle() or more
         if self._link.broken:
             more = self.builder.fail_all("the link to Builder is broken: %s" % self._link.broken) or more
         self.guests.poll()
@@ -195,7 +221,7 @@ class Toolstack:
 
     def deadline_ms(self) -> "int | None":
         """When there is something to do though nothing has happened."""
-        deadlines = [self.waits.deadline_ms(), self.guests.deadline_ms()]
+        deadlines = [self.waits.deadline_ms(), self.guests.deadline_ms(), self._settling]
         known = [deadline for deadline in deadlines if deadline is not None]
         return min(known) if known else None
 
@@ -305,7 +331,7 @@ class HostToolstack(Toolstack):
             self.memory.adopt(thing, message)
 
     def _compared(self, domains: "Domains") -> None:
-        if self.begun:
+        if self._is_compared:
             self.drivers.compare(domains)
         else:
             self.drivers.begin(domains)

@@ -242,3 +242,14 @@ def test_a_host_without_devices_does_not_take_domain_0_for_pciback() -> None:
     host.begin_anew()
     host.run()
     assert host.fake.requests == ["domains"] * 2 and host.toolstack.idle
+
+
+def test_a_new_life_serves_nobody_before_it_has_read_what_there_is() -> None:
+    host = full()
+    before = everything(host)
+    for _ in range(3):
+        host.begin_anew()
+        assert not host.toolstack.begun
+        # asked at once
+        assert host.ask("volume_list", start=0).fields == before[5] and host.toolstack.begun
+        assert host.ask("network_list", start=0).fields == before[1]
