@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from xoar.xen.box import Box
 
 _NS = 1000 * 1000000
-_PATIENCE = 2 * _NS  # Restorer may be busy, or not be there
+_PATIENCE = 10 * _NS  # Restorer may be busy, or not be there
 
 
 class Life:

@@ -204,7 +204,7 @@ def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine,
     # nobody begins the next one, so this one goes on after a while
     assert sleeper.life.sleep(70, True, True) is None
     assert nano.notified == [RESTORER]
-    assert sleeper.slept[2:] == [(60 + 2 * SECOND, True)] and not sleeper.box.at_rest
+    assert sleeper.slept[2:] == [(60 + 10 * SECOND, True)] and not sleeper.box.at_rest
 
 
 def test_a_life_that_is_too_young_goes_on_for_a_while(machine, monkeypatch):
