@@ -105,7 +105,7 @@ def test_a_shard_is_put_back_and_toolstack_hears_of_it():
     page = _page()
     to_toolstack, back = xenstore_rings(page)
     teller = Teller(to_toolstack, lambda: None, domain.now)
-    target = Target("logic", 4, _FRAMES, _OWN, 0, False, [range(_LINK, _LINK + 1)], [], [])
+    target = Target("logic", 4, _FRAMES, _OWN, 0, [range(_LINK, _LINK + 1)], [], [])
     restorer = Restorer(domain, [target], {_STORE: Kick("xenstore", "logic", True)}, _LIFE, teller.tell)
     restorer.turn([_OWN])
     before = bytes(domain.memory[: _LIFE * _PAGE])

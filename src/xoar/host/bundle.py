@@ -95,6 +95,9 @@ def _restart_lines(plan: BootPlan) -> Iterable[str]:
         room_kib += bootplan.memory_kib(shard.manifest, 0)
         yield f"restart {shard.name} {plan.restorer} {restart.seconds} {restart.box_kib}"
         yield f"word toolstack restarted={shard.name}:{str(restart).replace(' ', '_')}"
+        if restart.policy == "idle":
+            # on a channel of its own: one on which it asks for its snapshot may be signalled once too often
+            yield f"kick {shard.name} {shard.name} 0 0"
         if restart.pause:
             yield f"word {shard.name} pause={restart.pause}"
         for who in restart.by:

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
         def notify(self, port: int) -> None: ...
 
 
-Target = namedtuple(
-    "Target", ("name", "domid", "frames", "port", "seconds", "asks", "untracked", "kept", "sealed")
-)
+Target = namedtuple("Target", ("name", "domid", "frames", "port", "seconds", "untracked", "kept", "sealed"))
 """A shard that is rolled back: how many frames of memory it has (the shared info page follows them), the
 event channel with it, after how many seconds it is rolled back in any case (0: never), whether it may ask for
 it itself. Then ranges of frames: in which others write by grants, which Xen does not count as written, so
@@ -87,7 +85,7 @@ class Restorer:
         for port in [port for port, due in self._postponed.items() if due <= now]:
             del self._postponed[port]
             kick = self._kicks[port]
-            self._roll_back(self._shards[kick.target], kick.who, port)
+            self._roll_back(self._shards[kick.target], _cause(kick), port)
         for shard in self._shards.values():
             if shard.deadline is not None and shard.deadline <= now:
                 self._roll_back(shard, TIMER, None)
@@ -101,18 +99,16 @@ class Restorer:
     def _asked(self, port: int, kick: Kick) -> None:
         shard = self._shards[kick.target]
         due = shard.last + DEMAND_PACE
-        if kick.listens or due <= self._machine.now():
-            self._roll_back(shard, kick.who, port)
+        # whoever asks for its own is not there any more to ask again
+        if kick.listens or kick.who == kick.target or due <= self._machine.now():
+            self._roll_back(shard, _cause(kick), port)
         else:
             self._postponed[port] = due
 
     def _begin(self, shard: _Shard) -> None:
-        """Takes a shard's snapshot. Only the first time: what asks later may be anybody in its place, and can
-        have no more than a rollback."""
+        """Takes a shard's snapshot. Only the first time: what asks later may be anybody in its place."""
         target = shard.target
-        if shard.snapshot is not None and target.asks:
-            self._roll_back(shard, ITSELF, None)
-        elif shard.snapshot is None and not shard.failed:
+        if shard.snapshot is None and not shard.failed:
             start = self._machine.now()
             try:
                 shard.snapshot = Snapshot(self._machine, target, self._life_frame)
@@ -152,3 +148,7 @@ class Restorer:
         shard.failed = True
         shard.deadline = None
         self._report("restorer: " + text)
+
+
+def _cause(kick: Kick) -> str:
+    return ITSELF if kick.who == kick.target else kick.who

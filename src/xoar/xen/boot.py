@@ -149,9 +149,9 @@ def snapshot() -> int:
 
 def roll_back() -> None:
     """Asks Restorer to begin this shard's next life, which it does while this one sleeps (policy "idle")."""
-    restorer = _restorer()
-    if restorer is not None:
-        events.notify(restorer)
+    for kick in kicks():
+        if kick.target == setting("name"):
+            events.notify(kick.port)
 
 
 def life_time() -> int:

@@ -19,7 +19,7 @@ WRITES = st.lists(
 
 def target(*untracked: int, kept: range = range(0), sealed: range = range(0)) -> Target:
     shared = [range(frame, frame + 1) for frame in untracked]
-    return Target("shard", 7, FRAMES, 1, 0, False, shared, [kept], [sealed])
+    return Target("shard", 7, FRAMES, 1, 0, shared, [kept], [sealed])
 
 
 def started() -> tuple[FakeMachine, FakeDomain]:

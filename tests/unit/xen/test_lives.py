@@ -172,6 +172,9 @@ def test_who_may_ask_for_rollbacks_is_told_how(machine, monkeypatch):
     assert [tuple(kick) for kick in boot.kicks()] == [("logic", 1, 5000, 8), ("clock", 0, 0, 11)]
 
 
+OWN_KICK = 12
+
+
 class Sleeper:
     """Sleeps of a life: `nano` gets its clock, and each sleep lasts until its deadline."""
 
@@ -184,7 +187,9 @@ class Sleeper:
         self.box = Box(memoryview(bytearray(100)))
         monkeypatch.setattr(nano, "now", lambda: self.time)
         monkeypatch.setattr(nano, "wait", self.wait)
-        monkeypatch.setattr(boot, "command_line", lambda: f"{WORDS} pause={pause}")
+        monkeypatch.setattr(
+            boot, "command_line", lambda: f"{WORDS} pause={pause} kick=logic:0:0:{OWN_KICK} kick=other:0:0:9"
+        )
         self.life = Life(self.box)
 
     def wait(self, deadline: int) -> list[int]:
@@ -203,7 +208,7 @@ def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine,
     assert nano.notified == [] and sleeper.slept == [(50, False), (60, True)]
     # nobody begins the next one, so this one goes on after a while
     assert sleeper.life.sleep(70, True, True) is None
-    assert nano.notified == [RESTORER]
+    assert nano.notified == [OWN_KICK]
     assert sleeper.slept[2:] == [(60 + 10 * SECOND, True)] and not sleeper.box.at_rest
 
 
@@ -212,7 +217,7 @@ def test_a_life_that_is_too_young_goes_on_for_a_while(machine, monkeypatch):
     sleeper = Sleeper(nano, boot, monkeypatch, 5)
     assert sleeper.life.sleep(None, True, True) == [7] and nano.notified == []
     assert sleeper.slept == [(1 + 5 * SECOND, True)]
-    assert sleeper.life.sleep(None, True, True) is None and nano.notified == [RESTORER]
+    assert sleeper.life.sleep(None, True, True) is None and nano.notified == [OWN_KICK]
 
 
 def test_a_life_that_is_too_old_takes_up_nothing_new(machine, monkeypatch):
@@ -220,7 +225,7 @@ def test_a_life_that_is_too_old_takes_up_nothing_new(machine, monkeypatch):
     sleeper = Sleeper(nano, boot, monkeypatch, 0)
     assert sleeper.life.sleep(30 * SECOND, True, False) == [7]
     assert sleeper.life.sleep(32 * SECOND, False, False) == [7] and nano.notified == []
-    assert sleeper.life.sleep(33 * SECOND, True, False) is None and nano.notified == [RESTORER]
+    assert sleeper.life.sleep(33 * SECOND, True, False) is None and nano.notified == [OWN_KICK]
 
 
 def test_the_next_life_hears_whether_the_last_one_was_at_rest(machine, monkeypatch):

@@ -130,8 +130,7 @@ def _targets(
             untracked, kept, sealed = [], links + modules[-1:], modules[:-1]
         runs = ":".join([",".join(runs) for runs in (untracked, kept, sealed)])
         frames, port = shared_info_frame(target.memory_kib), ports[target.name]
-        facts = (target.name, target.domid, frames, port, seconds, 1 if box_kib else 0, runs)
-        words.append("target=%s:%d:%d:%d:%d:%d:%s" % facts)
+        words.append("target=%s:%d:%d:%d:%d:%s" % (target.name, target.domid, frames, port, seconds, runs))
     return words
 
 

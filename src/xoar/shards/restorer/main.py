@@ -1,8 +1,8 @@
 """The Restorer shard: rolls others back. All that it reads of others is which event channel fired, and how
 far Toolstack has read the records that it writes.
 
-Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<asks>:<untracked>:<kept>:<sealed>` is a
-shard that is rolled back (`asks` is 0 or 1, the last three are runs of frames, `<first>+<count>,...`),
+Command line: `target=<name>:<domid>:<frames>:<its port>:<seconds>:<untracked>:<kept>:<sealed>` is a
+shard that is rolled back (the last three are runs of frames, `<first>+<count>,...`),
 `kick=<who>:<domid>:<its port>:<target>:<requests>` somebody who may ask for it. xoar.microreboot
 has the meaning.
 """
@@ -18,7 +18,7 @@ def targets() -> "list[Target]":
     """The shards that are rolled back, with the channels to them bound."""
     found = []
     for value in boot.settings("target"):
-        name, domid, frames, port, seconds, asks, untracked, kept, sealed = value.split(":")
+        name, domid, frames, port, seconds, untracked, kept, sealed = value.split(":")
         local = events.bind(int(domid), int(port))
         found.append(
             Target(
@@ -27,7 +27,6 @@ def targets() -> "list[Target]":
                 int(frames),
                 local,
                 int(seconds),
-                asks == "1",
                 _runs(untracked),
                 _runs(kept),
                 _runs(sealed),

@@ -57,7 +57,7 @@ def _told(end: Served) -> Channel:
 def _kicks() -> "dict[str, Callable[[], None]]":
     """What asks Restorer for a rollback, by the shard's name."""
     found = {}
-    for kick in boot.kicks():
+    for kick in [kick for kick in boot.kicks() if kick.target != boot.setting("name")]:
         found[kick.target] = _signal(kick.port)
     return found
 
