@@ -253,7 +253,9 @@ def launched(
 def running(
     name: str, text: str, folder: Path, replaced: Mapping[str, Replacement] | None = None
 ) -> Iterator[HostUnderTest]:
-    """The same, once it serves."""
+    """The same, once it serves, and its tenants' Toolstacks are there."""
     with launched(name, text, folder, replaced) as host:
         keeper.wait_running(host.host, up.START_TIMEOUT)
+        if "[tenants." in text:
+            host.wait_json(lambda rows: all(row["state"] == "ready" for row in rows), "tenant", "list")
         yield host
