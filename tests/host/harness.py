@@ -257,5 +257,7 @@ def running(
     with launched(name, text, folder, replaced) as host:
         keeper.wait_running(host.host, up.START_TIMEOUT)
         if "[tenants." in text:
-            host.wait_json(lambda rows: all(row["state"] == "ready" for row in rows), "tenant", "list")
+            host.wait_json(
+                lambda rows: all(row["state"] == "ready" for row in rows), "tenant", "list", timeout=300
+            )
         yield host
