@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, HostUnderTest, running
+from harness import HostUnderTest, nano_guest, running
 
-from xoar.host.apt import Apt
-from xoar.host.build import micropython, nano, xen
 from xoar.host.cache import CHECKOUT
-from xoar.host.progress import Reporter
 
 LOGS = CHECKOUT / "test-logs"
 
@@ -56,10 +53,7 @@ def logs() -> Path:
 @pytest.fixture(scope="session")
 def hostile_image() -> Path:
     """The ELF of a nano guest that attacks on command (attacks/guest.py)."""
-    show = Reporter()
-    apt = Apt(show)
-    core = nano.core(micropython.build(apt, show), xen.build(apt, show), show)
-    return nano.shard("hostile", "guest", core, show, ATTACKS).elf
+    return nano_guest("hostile", "guest")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from xoar.host import config, keeper, up
+from xoar.host.apt import Apt
 from xoar.host.assembly import Replacement
+from xoar.host.build import micropython, nano, xen
 from xoar.host.cache import CHECKOUT
 from xoar.host.client import Client
 from xoar.host.progress import Reporter
@@ -27,6 +29,14 @@ ATTACKS = Path(__file__).parent / "attacks"
 LOGIN = re.compile(rb"login: ")
 _ACPI_HOTPLUG = 0xCC0  # q35's registers
 _SWITCH_INPUT = b"\x01\x01\x01"  # three times ctrl-a: Xen's console input goes to Xen itself
+
+
+def nano_guest(name: str, main: str) -> Path:
+    """The ELF of a nano guest of this name, whose main is a module of attacks/."""
+    show = Reporter()
+    system = Apt(show)
+    core = nano.core(micropython.build(system, show), xen.build(system, show), show)
+    return nano.shard(name, main, core, show, ATTACKS).elf
 
 
 class HostUnderTest:

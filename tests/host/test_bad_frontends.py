@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 from device_guests import MEMORY, Worker, image, shell
-from harness import ATTACKS, HostUnderTest, running
-
-from xoar.host.apt import Apt
-from xoar.host.build import micropython, nano, xen
-from xoar.host.progress import Reporter
+from harness import HostUnderTest, nano_guest, running
 
 pytestmark = pytest.mark.devices
 
@@ -51,10 +47,7 @@ nics = ["lan"]
 
 @pytest.fixture(scope="module")
 def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
-    show = Reporter()
-    apt = Apt(show)
-    core = nano.core(micropython.build(apt, show), xen.build(apt, show), show)
-    elf = nano.shard("frontend", "frontend", core, show, ATTACKS).elf
+    elf = nano_guest("frontend", "frontend")
     text = CONFIG.format(frontend=elf, image=image(), memory=MEMORY)
     with running("bad-frontends", text, logs) as host:
         host.cli("up", timeout=400)

@@ -14,13 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, HostUnderTest, running
+from harness import ATTACKS, HostUnderTest, nano_guest, running
 
-from xoar.host.apt import Apt
 from xoar.host.assembly import Replacement
-from xoar.host.build import micropython, nano, xen
 from xoar.host.client import Stream
-from xoar.host.progress import Reporter
 
 GUESTS = [f"g{number}" for number in range(8)]
 _DIED = re.compile(r"mortal: life \d+, request \d+: (\w+), (.*)")
@@ -30,10 +27,7 @@ _PATIENCE = 12.0  # seconds that one death may take, with the requests up to the
 @pytest.fixture(scope="module")
 def client_image() -> Path:
     """The ELF of a nano guest that uses XenStore (attacks/store_client.py)."""
-    show = Reporter()
-    apt = Apt(show)
-    core = nano.core(micropython.build(apt, show), xen.build(apt, show), show)
-    return nano.shard("store-client", "store_client", core, show, ATTACKS).elf
+    return nano_guest("store-client", "store_client")
 
 
 def test_ten_deaths_of_logic_while_guests_use_it(state: None, logs: Path, client_image: Path) -> None:

@@ -109,28 +109,26 @@ def run(prepared: Prepared, rounds: int, show: Reporter) -> list[Row]:
 
 def _xoar(config: Config, launch: Launch, rounds: int, step: Step) -> list[float]:
     """Requests per second of each round."""
-    rates = []
     with hosts.running(_XOAR, launch) as (host, _):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, config, config.guests[_NAME])
-            log = _Console(client.log(domid, follow=True))
-            for number in range(1, rounds + 1):
-                began = log.until(f"rate: round {number}")
-                rates.append(_REQUESTS / (log.until(f"rate: done {number}") - began))
-                step.advance()
-    return rates
+            return _rates(_Console(client.log(domid, follow=True)), rounds, step)
 
 
 def _stock(launch: Launch, rounds: int, step: Step) -> list[float]:
     """The same."""
-    rates = []
     with hosts.running(_STOCK, launch) as (host, _):
-        log = hosts.Log(host)
-        for number in range(1, rounds + 1):
-            began = log.until(f"rate: round {number}")
-            rates.append(_REQUESTS / (log.until(f"rate: done {number}") - began))
-            step.advance()
+        return _rates(hosts.Log(host), rounds, step)
+
+
+def _rates(log: hosts.Log | _Console, rounds: int, step: Step) -> list[float]:
+    """The same, from what the guest's console shows."""
+    rates = []
+    for number in range(1, rounds + 1):
+        began = log.until(f"rate: round {number}")
+        rates.append(_REQUESTS / (log.until(f"rate: done {number}") - began))
+        step.advance()
     return rates
 
 
