@@ -281,11 +281,14 @@ class Emulator:
         """End the process: by QMP, by force if that takes more than a few seconds. Its exit code."""
         self._require(RunState.RUNNING, RunState.ENDED)
         if self._process.returncode is None:
-            try:
+            with contextlib.suppress(QMPError, TimeoutError):
                 await asyncio.wait_for(self._qmp.execute("quit"), _QUIT_SECONDS)
+            try:
+                # Also when it did not hear that: who closed its monitor is ending by itself, and kill()
+                # then may take its exit code away from asyncio, which reports 255 (seen with CPython 3.11)
                 await asyncio.wait_for(self._process.wait(), _QUIT_SECONDS)
-            except (QMPError, TimeoutError):
-                if self._process.returncode is None:
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
         status = await self.wait()
         with contextlib.suppress(QMPError, EOFError, OSError):  # it may have ended before the farewell
