@@ -144,6 +144,27 @@ def microreboot(
 
 
 @app.command()
+def rollbacks(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of two boots and 7 guests in each host.")] = 3,
+    json: options.Json = False,
+) -> None:
+    """What rollbacks cost: booting to a guest's login, and guest creation, against the same host without.
+
+    Examples:
+
+    - `xoar bench rollbacks`
+    - `xoar bench rollbacks --rounds 5 --json`
+    """
+    from xoar.host.bench import report, rollbacks
+    from xoar.host.progress import Reporter
+
+    show = Reporter()
+    prepared = rollbacks.prepare(show)
+    machine = report.this_machine() | prepared.facts()
+    _print(report.Report(rollbacks.run(prepared, rounds, show), machine, rollbacks.SIDES), json)
+
+
+@app.command()
 def xenstore(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of 400 requests in each host.")] = 5,
     json: options.Json = False,
