@@ -111,9 +111,9 @@ class Devices:
                         "driver": driver,
                         "bdf": bdf,
                         "is_claimed": int(claimed is not None),
-                        "claimed": claimed or [],
+                        "claimed": list(claimed or ()),
                         "is_given": int(given is not None),
-                        "given": given or [],
+                        "given": list(given or ()),
                     },
                 )
             )

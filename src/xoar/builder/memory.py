@@ -37,7 +37,7 @@ _RESERVE = 8192  # bytes of the box for what a request or two may add
 
 class Memory:
     """`recalls`: each takes a message and says whether it was its own; `remembers`: each gives messages,
-    (kind, fields) each. `log` takes and gives records as they are."""
+    (kind, fields) each, which nobody changes afterwards. `log` takes and gives records as they are."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Memory:
         self._recalls = recalls
         self._log = log
         self._report = report
-        self._last: "list[bytes]" = []
+        # what was stored last
+        self._entries: "list[tuple[str, dict[str, Any]]] | None" = None
+        self._logged: "list[bytes]" = []
         self.full = False
 
     def store(self) -> None:
@@ -60,23 +62,22 @@ class Memory:
 
         `full` says that no more should be asked for. Without room for the rest the box keeps what it had.
         """
-        records = []
+        entries = []
         for remember in self._remembers:
-            for kind, fields in remember():
-                records.append(encode(kind, 0, **fields))
+            entries += remember()
+        log = list(self._log.remember())
+        if entries == self._entries and log == self._logged:
+            return
+        records = [encode(kind, 0, **fields) for kind, fields in entries]
         left = self._box.room - sum([len(record) + 4 for record in records])
         self.full = left < _RESERVE
-        log = self._log.remember()
         kept = len(log)
         while kept and left >= _RESERVE + len(log[kept - 1]) + 4:
             kept -= 1
             left -= len(log[kept]) + 4
-        records += log[kept:]
-        if records == self._last:
-            return
         try:
-            self._box.store(records)
-            self._last = records
+            self._box.store(records + log[kept:])
+            self._entries, self._logged = entries, log
         except Full as error:
             self._report("builder: no room in the recovery box: %s" % error)
 
