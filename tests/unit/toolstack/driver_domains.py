@@ -92,12 +92,13 @@ class DriverHost(Host):
         state = client.read(path + "/state") if client.exists(path + "/state") else b""
         if state not in (b"1", b"2", b"5"):
             return
-        name = client.read(path + ("/params" if "/vbd/" in path else "/network")).decode()
-        front = client.read(path + "/frontend").decode()
-        if state == b"1" and name in self.refuse:
-            client.write(path + "/hotplug-error", self.refuse[name])
-            client.write(path + "/hotplug-status", "error")
-        elif state == b"1":
+        if state == b"1":  # one that is closed may never have been whole
+            name = client.read(path + ("/params" if "/vbd/" in path else "/network")).decode()
+            front = client.read(path + "/frontend").decode()
+            if name in self.refuse:
+                client.write(path + "/hotplug-error", self.refuse[name])
+                client.write(path + "/hotplug-status", "error")
+                return
             assert client.read(front + "/state") == b"1", "the frontend has no state yet"
             client.write(path + "/hotplug-status", "connected")
             client.write(path + "/state", "2")
