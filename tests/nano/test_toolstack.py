@@ -5,6 +5,7 @@ from test_messages import shared_page
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, encode
 from xoar.shards.xenstore.store import records
+from xoar.toolstack.mirror import Mirror
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack
 from xoar.xen.ring import xenstore_rings
@@ -34,7 +35,7 @@ class Host:
         page = shared_page()
         self.ring = RingLink(page, self.store, self.store.introduce(ME))
         writer, reader = xenstore_rings(page)
-        self.client = StoreLink(Client(reader, writer, lambda: None, lambda: None))
+        self.client = StoreLink(Client(reader, writer, lambda: None, lambda: None), Mirror(lambda: 0))
         to_server, to_client = xenstore_rings(shared_page())
         self.link = Channel(to_client, to_server, lambda: None, "builder", "toolstack")
         self.fake = Channel(to_server, to_client, lambda: None, "toolstack", "builder")

@@ -2,7 +2,8 @@
 
 Nobody sends these. Who had taken over the last life may have written them, so they are read like a message
 from a stranger: by this table, and then by whoever knows what they mean. The frame's id is the record's
-number, which it keeps for as long as what it is about is known. Each fits into a node of XenStore's (2 KiB).
+number, which it keeps for as long as what it is about is known. Those of tenants' Toolstacks, guests with
+their devices, fit into a node of XenStore's (2 KiB) each.
 """
 
 from xoar.messages.fields import Blob, Text
@@ -26,6 +27,8 @@ from xoar.messages.records import (
     UUID,
 )
 
+PATH = Text(256)
+NODE_VALUE = Blob(4096)
 _DEVICE = (
     ("guest", UUID),
     ("driver_domid", U16),
@@ -100,5 +103,17 @@ KEPT = (
         "kept_counts",
         "rollbacks that are not kept any more, the last request to a driver domain",
         (("first", U32), ("last_change", U32)),
+    ),
+    Kind(
+        193,
+        "kept_watch",
+        "a watch that XenStore has, and since when all below it was asked for (Xen's clock)",
+        (("path", PATH), ("since_ms", U64)),
+    ),
+    Kind(
+        194,
+        "kept_node",
+        "what XenStore said of a node below a watch; of a path that ends in /, the names of its children",
+        (("path", PATH), ("there", U8), ("value", NODE_VALUE)),
     ),
 )

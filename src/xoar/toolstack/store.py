@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xoar.toolstack.mirror import Mirror
     from xoar.xenstore.client import Client
 
     Heard = Callable[["bytes | None"], None]
@@ -83,12 +84,20 @@ class Batch:
         return not left
 
 
-class StoreLink:
-    """A XenStore client whose link, once `broken`, refuses all requests with EIO."""
+_WATCHED_ALREADY = "EEXIST"
 
-    def __init__(self, client: "Client") -> None:
+
+class StoreLink:
+    """A XenStore client whose link, once `broken`, refuses all requests with EIO. It asks only for what its
+    mirror does not know."""
+
+    def __init__(self, client: "Client", mirror: "Mirror") -> None:
         self.broken = ""
+        self.mirror = mirror
+        self.has_watched = False
+        """Whether first events of watches may be on their way."""
         self._client = client
+        self._due: "list[Callable[[], None]]" = []  # what is told without asking
         self._batches: "list[tuple[Batch, Callable[[str], None]]]" = []
         self._watches: "dict[str, Callable[[str], None]]" = {}
         # of each path that is being read: the request, whether it must be read again, who wants the value
@@ -117,9 +126,18 @@ class StoreLink:
     def watch(self, path: str, changed: "Callable[[str], None]") -> None:
         """Calls `changed(path)` from `poll` for each change at `path` and below, and once at first."""
         self._watches[path] = changed
+        if self.mirror.watch(path):
+            self._due.append(lambda: changed(path))
+            return
+
+        def watched(refused: str) -> None:
+            if refused.endswith(_WATCHED_ALREADY):
+                changed(path)  # a watch of the last life, with no first event
+
+        self.has_watched = True
         batch = Batch(self)
         batch.add(wire.WATCH, path, path)
-        self.run(batch, lambda refused: None)
+        self.run(batch, watched)
 
     def read(self, path: str, heard: "Heard") -> None:
         """Calls `heard(value)` from `poll`; None if there is no such node.
@@ -129,13 +147,22 @@ class StoreLink:
         reading = self._reads.get(path)
         if reading is not None:
             self._reads[path] = (reading[0], True, heard)
-        elif len(self._reads) < MAX_READS:
+        elif not self._known(path, heard) and len(self._reads) < MAX_READS:
+            self.mirror.asked(path)
             self._reads[path] = (self.request(wire.READ, path.encode() + b"\0"), False, heard)
+
+    def _known(self, path: str, heard: "Heard") -> bool:
+        """Whether the mirror knows what is there; then `heard` is called from `poll`."""
+        if not self.mirror.knows(path):
+            return False
+        value = self.mirror.get(path)
+        self._due.append(lambda: heard(value))
+        return True
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way in either direction."""
-        if self.broken or self._batches or self._reads:
+        if self.broken or self._batches or self._reads or self._due:
             return False
         try:
             return self._client.idle
@@ -145,21 +172,25 @@ class StoreLink:
     def children(self, path: str, heard: "Callable[[list[str]], None]") -> None:
         """Calls `heard(names)` from `poll`; none if there is no such node. Once at a time for a path."""
         listing = Listing()
+        key = path + "/"  # no path of a node ends so
+
+        def tell(names: "bytes | None") -> None:
+            heard([str(name, "ascii") for name in wire.strings(names or b"")])
 
         def part(reply: "bytes | None") -> None:
-            if reply is None:
-                heard([])
-            elif listing.take(reply):
-                heard([str(name, "ascii") for name in wire.strings(listing.names)])
-            else:
+            if reply is not None and not listing.take(reply):
                 ask()
+                return
+            if reply is not None:
+                self.mirror.heard(key, listing.names)
+            tell(None if reply is None else listing.names)
 
         def ask() -> None:
-            # no path of a node ends in /
             payload = wire.words(path, "%d" % listing.start)
-            self._reads[path + "/"] = (self.request(wire.DIRECTORY_PART, payload), False, part)
+            self._reads[key] = (self.request(wire.DIRECTORY_PART, payload), False, part)
 
-        if path + "/" not in self._reads and len(self._reads) < MAX_READS:
+        if key not in self._reads and not self._known(key, tell) and len(self._reads) < MAX_READS:
+            self.mirror.asked(key)
             ask()
 
     def poll(self) -> bool:
@@ -171,8 +202,11 @@ class StoreLink:
             except (RingError, ProtocolError) as error:
                 self.broken = str(error)
         self._tell_of_changes()
+        due, self._due = self._due, []
+        for tell in due:
+            tell()
         self._tell_of_values()
-        return self.finish() or moved
+        return self.finish() or moved or bool(due)
 
     def finish(self) -> bool:
         """Tells of the batches that need no further reply, an empty one at once; whether there were any."""
@@ -192,6 +226,7 @@ class StoreLink:
             if event is None:
                 return
             path, token = event
+            self.mirror.changed(path)
             if token in self._watches:
                 self._watches[token](path)
 
@@ -202,8 +237,12 @@ class StoreLink:
                 value = self.take_reply(request)
                 if value is None:
                     continue
-            except Refused:
+                if not path.endswith("/"):  # else it may be a part
+                    self.mirror.heard(path, value)
+            except Refused as error:
                 value = None
+                if error.name == "ENOENT":
+                    self.mirror.heard(path, None)
             del self._reads[path]
             if again:
                 self.read(path, heard)

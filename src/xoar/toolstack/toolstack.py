@@ -48,6 +48,7 @@ _RECALLED = (
     "kept_delegation",
     "kept_rollbacks",
 )
+_MIRRORED = ("kept_watch", "kept_node")
 
 
 class Toolstack:
@@ -124,15 +125,15 @@ class Toolstack:
         """What serves guests' devices; called once, before the rest of this is there."""
         raise NotImplementedError
 
-    def begin(self) -> None:
-        """Begins to serve, with what the last life has left in the memory; called once. Raises what the shelf
-        raises: then it is not known what there was."""
+    def begin(self, at_rest: bool = False) -> None:
+        """Begins to serve, with what the last life has left in the memory; called once. `at_rest`: XenStore
+        goes on watching for it. Raises what the shelf raises: then it is not known what there was."""
         records = self.memory.recall()
-        self._recall(records)
+        self._recall(records, at_rest)
         self._recovery.recall(records)
         self._recovery.compare(self._compared)
 
-    def _recall(self, records: "list[Message]") -> None:
+    def _recall(self, records: "list[Message]", at_rest: bool) -> None:
         """Takes what is not the guests' from the last life's records."""
 
     def _compared(self, domains: "Domains") -> None:
@@ -147,7 +148,7 @@ class Toolstack:
         A watch's first event may come after its answer, but comes before that to a later request. Who does
         not answer is waited for some seconds only.
         """
-        if self._store.idle and not self._has_asked:
+        if self._store.idle and self._store.has_watched and not self._has_asked:
             self._has_asked = True
             batch = Batch(self._store)
             batch.add(wire.READ, "/local/domain/%d/domid" % self._domid)
@@ -301,11 +302,12 @@ class HostToolstack(Toolstack):
         things += [driver.remembered() for driver in self.drivers.all]
         things += [tenant.remembered() for tenant in self.tenants.all]
         things += self.networks.remembered() + self.delegations.remembered()
-        return things + self.rollbacks.remembered() + super().things()
+        things += self.rollbacks.remembered() + self._store.mirror.remembered()
+        return things + super().things()
 
-    def _recall(self, records: "list[Message]") -> None:
+    def _recall(self, records: "list[Message]", at_rest: bool) -> None:
         # in this order: networks are driver domains', delegations networks'
-        for kind in _RECALLED:
+        for kind in (_MIRRORED if at_rest else ()) + _RECALLED:
             for message in records:
                 if message.kind == kind:
                     self._take(message)
@@ -323,12 +325,16 @@ class HostToolstack(Toolstack):
             thing, wrong = self.delegations.recall(fields)
         elif message.kind == "kept_rollbacks":
             thing = self.rollbacks.recall(fields)
+        elif message.kind == "kept_watch":
+            thing = self._store.mirror.recall_watch(fields)
+        elif message.kind == "kept_node":
+            thing = self._store.mirror.recall_node(fields)
         else:
             thing, self.rollbacks.first, self.volumes.last = self, fields.first, fields.last_change
-        if thing is None:
-            self.memory.drop("%s: %s" % (message.kind, wrong))
-        else:
+        if thing is not None:
             self.memory.adopt(thing, message)
+        elif message.kind not in _MIRRORED:  # these get too old
+            self.memory.drop("%s: %s" % (message.kind, wrong))
 
     def _compared(self, domains: "Domains") -> None:
         if self._is_compared:
@@ -421,8 +427,8 @@ class TenantToolstack(Toolstack):
         drivers = DelegatedDrivers(self._store, self._clock, self._domid)
         return drivers, DelegatedNetworks(self._store, drivers, self._domid)
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self, at_rest: bool = False) -> None:
+        super().begin(at_rest)
         # networks are told of after the driver domains that serve them
         self.drivers.start()
         self.networks.start()

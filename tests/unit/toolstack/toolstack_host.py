@@ -8,6 +8,7 @@ from typing import Any
 from xoar.messages.channel import Channel
 from xoar.messages.codec import Decoder, Message, encode
 from xoar.shards.xenstore.store import records
+from xoar.toolstack.mirror import Mirror
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen.ring import SharedPage, xenstore_rings
@@ -248,21 +249,29 @@ class Host:
         self.last_id = 0
         self.uuids = 0
         self.fake = FakeBuilder(self._open(), self.server)
+        self._wake_up()
         self.toolstack.begin()
 
     def _open(self) -> Channel:
-        """A Toolstack with new links, that has not begun; Builder's end."""
+        """New links; Builder's end."""
         self.store_page = shared_page()
         self.ring = RingLink(self.store_page, self.server, self.server.introduce(TOOLSTACK))
-        writer, reader = xenstore_rings(self.store_page)
-        client = Client(reader, writer, lambda: None, self.fail)
-        self.store = StoreLink(client)
         self.builder_page = shared_page()
         to_server, to_client = xenstore_rings(self.builder_page)
-        self.link = Channel(to_client, to_server, lambda: None, "builder", self.role, self.reports.append)
         builder = Channel(to_server, to_client, self.wake, self.role, "builder")
-        to_server, to_client = xenstore_rings(shared_page())
+        self.console_page = shared_page()
+        to_server, to_client = xenstore_rings(self.console_page)
         self.console = Channel(to_client, to_server, self.wake, self.role, "console")
+        return builder
+
+    def _wake_up(self) -> None:
+        """A Toolstack with these links, that has not begun."""
+        writer, reader = xenstore_rings(self.store_page)
+        client = Client(reader, writer, lambda: None, self.fail)
+        self.store = StoreLink(client, Mirror(lambda: self.now))
+        to_server, to_client = xenstore_rings(self.builder_page)
+        self.link = Channel(to_client, to_server, lambda: None, "builder", self.role, self.reports.append)
+        to_server, to_client = xenstore_rings(self.console_page)
         relay = Channel(to_server, to_client, lambda: None, "console", self.role, self.reports.append)
         kind = TenantToolstack if self.role == "tenant" else HostToolstack
         shelf, settled = self.shelf_of(client)
@@ -271,7 +280,6 @@ class Host:
             self.unique, self.reports.append, shelf=shelf, is_settled=settled,
         )  # fmt: skip
         self.guests = self.toolstack.guests
-        return builder
 
     def shelf_of(self, client: Client) -> tuple[Any, Callable[[], bool]]:
         """Where the Toolstack's memory is, and whether all is there."""
@@ -280,9 +288,17 @@ class Host:
     def begin_anew(self) -> None:
         """The Toolstack is gone, and there is another one: what is on its way to the first one is lost."""
         self.fake.channel = self._open()
+        self._wake_up()
         self.decoders.clear()
         self.woken = True
         self.toolstack.begin()
+
+    def roll_back(self) -> None:
+        """The Toolstack, which is idle, begins its next life on the links that it has."""
+        assert self.toolstack.idle
+        self._wake_up()
+        self.woken = True
+        self.toolstack.begin(at_rest=True)
 
     def unique(self) -> bytes:
         self.uniques += 1

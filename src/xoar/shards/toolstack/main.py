@@ -6,6 +6,7 @@ import struct
 import nano
 from xoar.messages.channel import Channel
 from xoar.messages.renewal import CLIENT, Renewal
+from xoar.toolstack.mirror import Mirror
 from xoar.toolstack.shelf import XenStoreShelf
 from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
@@ -85,7 +86,7 @@ def main() -> None:
     builder, console = [_use(server, kind.role) for server in ("builder", "console")]
     restorer = _restorer() if kind is HostToolstack else None
     client = _client()
-    store = StoreLink(client)
+    store = StoreLink(client, Mirror(_clock))
     box = Box(boot.box()) if boot.setting("restorer") else None
     # a tenant's is built again when it ends
     kept = XenStoreShelf(client, store, domid) if kind is TenantToolstack else None
@@ -107,16 +108,15 @@ def main() -> None:
     first = boot.snapshot() <= 1
     life = Life(box)
     at_rest = life.begin()
-    if not first:
+    if not first and not at_rest:
         link = boot.uses("xenstore")
         reconnect(link.page, lambda: events.notify(link.port), _soon)
-        if not at_rest:
-            builder.renew()
-            console.renew()
-            if restorer is not None:
-                # it writes whole messages only, of which the last life may have read a part
-                _empty(restorer)
-    toolstack.begin()
+        builder.renew()
+        console.renew()
+        if restorer is not None:
+            # it writes whole messages only, of which the last life may have read a part
+            _empty(restorer)
+    toolstack.begin(at_rest and not first)
     while not toolstack.begun:
         if not toolstack.turn():
             _soon()
