@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from harness import running
@@ -56,6 +57,13 @@ def test_the_next_life_manages_the_guests_of_the_last(state: None, logs: Path) -
         acme.cli("guest", "shutdown", "mail")
         acme.cli("guest", "destroy", "web")
         acme.create("new")
+        assert acme.guests() == ["new"]
+
+        # it was used: as soon as it is a minute old it ends itself, and no command hears of that
+        deadline = time.monotonic() + 180
+        while host.json("tenant", "list")[0]["restarts"] < 3:
+            assert time.monotonic() < deadline, "it is not built anew"
+            assert acme.guests() == ["new"]
         assert acme.guests() == ["new"]
         log = host.log_since(start)
         assert "is of no guest" not in log and "is dropped" not in log and "Traceback" in log

@@ -83,6 +83,8 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
         lines.append(f"word {shard.manifest.parent} {shard.name}={shard.domid}")
     for shard in plan.tenants:
         lines += _tenant_lines(shard)
+    for manifest in {shard.manifest.name: shard.manifest for shard in plan.tenants}.values():
+        lines.append(f"word {manifest.parent} {manifest.name}_seconds={manifest.restart.seconds}")
     for driver in plan.drivers:
         lines += _driver_lines(driver)
     return "\n".join(lines) + "\n"
@@ -98,8 +100,6 @@ def _restart_lines(plan: BootPlan) -> Iterable[str]:
         if restart.policy == "idle":
             # on a channel of its own: one on which it asks for its snapshot may be signalled once too often
             yield f"kick {shard.name} {shard.name} 0 0"
-        if restart.pause:
-            yield f"word {shard.name} pause={restart.pause}"
         for who in restart.by:
             # none but those who ask after a number of requests know what a request is
             counts = f"{restart.requests} {restart.patience_ms}" if who == restart.by[0] else "0 0"
@@ -112,6 +112,9 @@ def _tenant_lines(shard: PlannedShard) -> Iterable[str]:
     tenant = shard.tenant
     assert tenant is not None
     yield f"word {shard.manifest.parent} {shard.manifest.name}={tenant.name}:{shard.domid}"
+    restart = shard.manifest.restart
+    if restart.policy == "anew":
+        yield f"word {shard.name} anew={restart.seconds}:{restart.pause}"
     yield f"word {shard.name} key={tenant.key.hex()}"
     yield f"quota {shard.name} {tenant.memory_kib} {tenant.vcpus} {tenant.guests} {tenant.devices}"
 

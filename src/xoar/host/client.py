@@ -29,7 +29,10 @@ QUERY_SECONDS = 20.0
 """For requests that change nothing; software emulation on a busy machine is slow."""
 BUILD_SECONDS = 120.0
 """For requests that build or end a domain."""
+ANEW_SECONDS = 30.0
+"""For a tenant's Toolstack to be there, which now and then is built anew."""
 
+_ANEW_PAUSE = 0.5
 _REFRESH = 5.0  # seconds of silence after which credit is repeated, in case a frame was lost
 _CHUNK = 65536
 
@@ -350,11 +353,22 @@ class Client:
 
     def _toolstack(self) -> _Requests:
         """A new stream of requests to the Toolstack."""
-        whose = f"the Toolstack of tenant {self.tenant}" if self.tenant else "the Toolstack"
-        requests = _Requests(self.open("toolstack", self.tenant, whose))
-        if self.tenant:
+        if not self.tenant:
+            return _Requests(self.open("toolstack", "", "the Toolstack"))
+        deadline = time.monotonic() + ANEW_SECONDS
+        while True:
+            stream = self.begin("toolstack", self.tenant, f"the Toolstack of tenant {self.tenant}")
+            try:
+                self.finish(stream)
+            except HostError:
+                # it is built anew now and then
+                if stream.reason is None or time.monotonic() > deadline:
+                    raise
+                time.sleep(_ANEW_PAUSE)
+                continue
+            requests = _Requests(stream)
             requests.begin(self._key)
-        return requests
+            return requests
 
     # channels
 

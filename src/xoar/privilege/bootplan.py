@@ -116,7 +116,7 @@ class BootPlan:
     @property
     def restarted(self) -> tuple[PlannedShard, ...]:
         """The shards that are rolled back."""
-        return tuple(shard for shard in self.shards if shard.manifest.restart.policy != "none")
+        return tuple(shard for shard in self.shards if shard.manifest.restart.rolls_back)
 
     @property
     def on_request(self) -> tuple[PlannedShard, ...]:

@@ -91,24 +91,28 @@ class Restart:
     on its way any more.
     """
 
-    policy: Literal["none", "demand", "request", "timer", "idle"]
+    policy: Literal["none", "demand", "request", "timer", "idle", "anew"]
     by: tuple[str, ...] = ()
     requests: int = 0  # policy "request": after so many
     patience_ms: int = 0  # policy "request": for one request; who asks keeps the time
-    seconds: int = 0  # policies "timer" and "idle": so many after the last one
-    pause: int = 0  # policy "idle": seconds from one to the next that it asks for, at least
+    seconds: int = 0  # policies "timer", "idle" and "anew": so many after the last one
+    pause: int = 0  # policy "anew": seconds from one to the next that it wants itself, at least
     box_kib: int = 0  # policy "idle": memory that a rollback leaves as it is (xoar.xen.box)
     line: int = 0
     by_line: int = 0
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether Restorer puts it back; with policy "anew" it is built again from its image instead."""
+        return self.policy not in ("none", "anew")
 
     def __str__(self) -> str:
         details = {
             "request": f"after {self.requests} requests",
             "timer": f"after {self.seconds} s",
             "idle": f"when idle and after {self.seconds} s",
+            "anew": f"built anew after {self.pause} to {self.seconds} s",
         }
-        if self.pause:
-            details["idle"] = f"when idle, {self.pause} to {self.seconds} s apart"
         if self.policy == "request" and self.requests == 1:
             return "after each request"
         return details.get(self.policy, {"demand": "on demand"}.get(self.policy, "none"))
@@ -341,16 +345,19 @@ def _restart(table: _Table, kind: Kind) -> Restart:
         return Restart("none")
     inner = table.table("restart")
     assert inner is not None
-    policy = inner.choice("policy", ("demand", "request", "timer", "idle"))
-    by = inner.words("by", '["xenstore"]') if "by" in inner or policy in ("demand", "request") else []
+    policy = inner.choice("policy", ("demand", "request", "timer", "idle", "anew"))
+    by = []
+    if policy != "anew" and ("by" in inner or policy in ("demand", "request")):
+        by = inner.words("by", '["xenstore"]')
     requests = patience = seconds = pause = box = 0
     if policy == "request":
         requests = inner.number("requests", 1, 1, 1000000)
         patience = inner.number("patience_ms", 5000, 100, 600000)
     else:
         seconds = inner.number("seconds", 60, 1, 86400) if policy != "demand" else 0
+    if policy == "anew":
+        pause = inner.number("pause", 60, 30, seconds // 2)
     if policy == "idle":
-        pause = inner.number("pause", 0, 0, seconds // 2) if "pause" in inner else 0
         box = _memory_kib(inner, "box", "64KiB")
     inner.end()
     return Restart(policy, tuple(by), requests, patience, seconds, pause, box, inner.line(), inner.line("by"))

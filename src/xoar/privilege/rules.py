@@ -176,7 +176,7 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
     if manifest is shards.root:
         why = "Xen creates the first domain at boot"
         yield Rule("xenboot_t", own, "domain", "create"), Origin(manifest.path, 0, why)
-    if manifest.restart.policy != "none":
+    if manifest.restart.rolls_back:
         yield from _restarted(manifest, shards)
     elif manifest.kind == "shard":
         why = "nano maps its own shared info page and, with that, its clock"

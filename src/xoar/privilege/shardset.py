@@ -47,7 +47,7 @@ class ShardSet:
     @property
     def restarted(self) -> tuple[Manifest, ...]:
         """Shards that are rolled back, in the order of their starting."""
-        return tuple(m for level in self.levels for m in level if m.restart.policy != "none")
+        return tuple(m for level in self.levels for m in level if m.restart.rolls_back)
 
     @property
     def restorer(self) -> Manifest | None:
@@ -194,7 +194,10 @@ def _check_targets(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
 
 def _check_restart(manifest: Manifest, by_name: dict[str, Manifest]) -> None:
     restart = manifest.restart
-    if restart.policy == "none":
+    if restart.policy == "anew" and manifest.lives != "tenant":
+        text = 'policy = "anew" is for shards that are built while the host runs (lives = "tenant")'
+        raise ManifestError(manifest.path, restart.line, text)
+    if not restart.rolls_back:
         return
     clients = [m.name for m in by_name.values() for use in m.uses if use.server == manifest.name]
     reason = ""

@@ -4,9 +4,11 @@ Each is a domain of its own with the tenant's guests; Builder keeps it within it
 guests of others. The host's Toolstack has it built, and no other power over it.
 """
 
-from xoar.messages.errors import ENOENT
+from xoar.messages.errors import EBUSY, ENOENT
 from xoar.messages.records import TENANT
 from xoar.toolstack import records
+from xoar.toolstack.builder import RENEWED
+from xoar.toolstack.ends import RETRIES, RETRY_MS
 from xoar.toolstack.store import Batch
 
 TYPE_CHECKING = False
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.guest import Request
     from xoar.toolstack.memory import Thing
     from xoar.toolstack.store import StoreLink
+    from xoar.toolstack.waits import Waits
 
 BUILDING, READY, FAILED = "building", "ready", "failed"
 QUICK_END_MS = 20_000
@@ -29,15 +32,18 @@ _PER_PAGE = 16
 
 
 class Tenant:
-    """One tenant: the name of its shard and the domid of that."""
+    """One tenant: the name of its shard, the domid of that, and after how many seconds it is built anew (0:
+    never)."""
 
-    def __init__(self, name: str, domid: int) -> None:
+    def __init__(self, name: str, domid: int, seconds: int) -> None:
         self.name = name
         self.shard = "tenant-" + name
         self.domid = domid
+        self.seconds = seconds
         self.state = BUILDING
         self.note = ""
         self.recorded = False  # whether XenStore knows its Toolstack
+        self.asked = False  # whether this life has asked for what its state says
         self.restarts = 0
         self.quick_ends = 0
         self.since_ms = 0
@@ -49,11 +55,12 @@ class Tenant:
 
 
 def declared(settings: "Callable[[str], list[str]]") -> "list[Tenant]":
-    """Those of the command line's words `tenant=<name>:<domid>`."""
+    """Those of the command line's words `tenant=<name>:<domid>`, and `tenant_seconds=<seconds>`."""
+    seconds = int((settings("tenant_seconds") or ["0"])[0])
     tenants = []
     for word in settings("tenant"):
         name, domid = word.split(":")
-        tenants.append(Tenant(name, int(domid)))
+        tenants.append(Tenant(name, int(domid), seconds))
     return tenants
 
 
@@ -64,6 +71,7 @@ class Tenants:
         self,
         builder: "Builder",
         store: "StoreLink",
+        waits: "Waits",
         clock: "Callable[[], int]",
         owner: int,
         tenants: "list[Tenant]",
@@ -74,6 +82,7 @@ class Tenants:
         """Called before a tenant's Toolstack runs."""
         self._builder = builder
         self._store = store
+        self._waits = waits
         self._clock = clock
         self._owner = owner
         self._report = report
@@ -103,9 +112,9 @@ class Tenants:
                 ended = "vanished" if row is None or row.state == "dying" else row.reason
                 if ended != "none":
                     self.stopped(tenant.domid, ended)
-            elif tenant.state == BUILDING and row is not None:
-                self._again(tenant, "the Toolstack began anew while it was being built")
-            elif tenant.state == BUILDING:
+            elif tenant.state == BUILDING and not tenant.asked and row is not None:
+                self._anew(tenant, "the Toolstack or Builder began anew while it was being built")
+            elif tenant.state == BUILDING and not tenant.asked:
                 self._build(tenant)
 
     def find(self, name: str) -> "Tenant | None":
@@ -121,7 +130,24 @@ class Tenants:
             if tenant.domid == domid and tenant.state == READY:
                 quick = self._clock() - tenant.since_ms < QUICK_END_MS
                 tenant.quick_ends = tenant.quick_ends + 1 if quick else 0
-                self._again(tenant, "its Toolstack ended: %s" % reason)
+                if reason == "poweroff" and tenant.seconds and not quick:
+                    self._anew(tenant, "its Toolstack is being built anew")  # as it should
+                else:
+                    self._again(tenant, "its Toolstack ended: %s" % reason)
+
+    def deadline_ms(self) -> "int | None":
+        """When the next of them has been there for as long as it may."""
+        ends = [tenant.since_ms + tenant.seconds * 1000 for tenant in self._limited()]
+        return min(ends) if ends else None
+
+    def poll(self) -> None:
+        """Has those built anew that have been there for too long."""
+        for tenant in self._limited():
+            if self._clock() - tenant.since_ms >= tenant.seconds * 1000:
+                self._again(tenant, "its Toolstack did not end after %d s" % tenant.seconds)
+
+    def _limited(self) -> "list[Tenant]":
+        return [tenant for tenant in self.all if tenant.state == READY and tenant.seconds]
 
     def page(self, start: int, request: "Request") -> None:
         """Answers tenant_list."""
@@ -158,13 +184,13 @@ class Tenants:
         )
 
     def _build(self, tenant: Tenant) -> None:
-        tenant.state = BUILDING
+        tenant.state, tenant.asked = BUILDING, True
         tenant.since_ms = self._clock()
         self._builder.ask("build_shard", lambda reply: self._built(tenant, reply), name=tenant.shard)
 
     def _built(self, tenant: Tenant, message: "Message") -> None:
         if message.kind != "built":
-            self._fail(tenant, "its Toolstack could not be built: %s" % message.fields.text)
+            self._refused(tenant, "its Toolstack could not be built", message)
             return
         tenant.recorded = True
         batch = Batch(self._store)
@@ -183,25 +209,41 @@ class Tenants:
         if message.kind == "done":
             tenant.state, tenant.note = READY, ""
         else:
-            self._fail(tenant, "its Toolstack was not started: %s" % message.fields.text)
+            self._refused(tenant, "its Toolstack was not started", message)
 
     def _again(self, tenant: Tenant, note: str) -> None:
-        """Builds it anew, once what is left of it is gone."""
+        """Builds it anew, unless it has ended too often."""
         self._report("tenant %s: %s" % (tenant.name, note))
         if tenant.quick_ends >= MAX_QUICK_ENDS:
             self._fail(tenant, "%s, %d times right after its start" % (note, MAX_QUICK_ENDS))
-            return
+        else:
+            self._anew(tenant, note)
+
+    def _anew(self, tenant: Tenant, note: str) -> None:
+        """Builds it, once what is left of it is gone."""
         tenant.restarts += 1
         tenant.recorded = False
-        tenant.state, tenant.note = BUILDING, note
+        tenant.state, tenant.asked, tenant.note = BUILDING, True, note
 
+        self._destroy(tenant, RETRIES)
+
+    def _destroy(self, tenant: Tenant, tries: int) -> None:
         def destroyed(message: "Message") -> None:
             if message.kind == "done" or message.fields.errno == ENOENT:
                 self._build(tenant)
+            elif message.fields.errno == EBUSY and tries:
+                # Builder is at it, for an earlier life of this Toolstack or of its own
+                self._waits.until(lambda: False, RETRY_MS, lambda _: self._destroy(tenant, tries - 1))
             else:
-                self._fail(tenant, "its Toolstack could not be destroyed: %s" % message.fields.text)
+                self._refused(tenant, "its Toolstack could not be destroyed", message)
 
         self._builder.ask("destroy", destroyed, domid=tenant.domid)
+
+    def _refused(self, tenant: Tenant, what: str, message: "Message") -> None:
+        if message.fields.text == RENEWED:
+            tenant.asked = False  # what Builder's next life says decides
+        else:
+            self._fail(tenant, "%s: %s" % (what, message.fields.text))
 
     def _fail(self, tenant: Tenant, note: str) -> None:
         tenant.state, tenant.note = FAILED, note

@@ -358,6 +358,7 @@ class HostToolstack(Toolstack):
         self.tenants = Tenants(
             self.builder,
             self._store,
+            self.waits,
             self._clock,
             self._domid,
             tenants.declared(self._settings),
@@ -370,6 +371,17 @@ class HostToolstack(Toolstack):
 
     def _network_users(self, name: str) -> "list[str]":
         return self.devices.users(name) + self.delegations.users(name)
+
+    def turn(self) -> bool:
+        if self.begun:
+            self.tenants.poll()
+        return super().turn()
+
+    def deadline_ms(self) -> "int | None":
+        ours, tenants = super().deadline_ms(), self.tenants.deadline_ms()
+        if ours is None or tenants is None:
+            return tenants if ours is None else ours
+        return min(ours, tenants)
 
     def _stopped(self, domid: int, reason: str) -> None:
         super()._stopped(domid, reason)

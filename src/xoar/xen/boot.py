@@ -160,9 +160,14 @@ def life_time() -> int:
     return 0 if value is None else int(value.split(":")[1])
 
 
-def pause() -> int:
-    """How many seconds one of this shard's lives is to last at least if it ends it itself."""
-    return int(setting("pause") or 0)
+def term() -> "tuple[int, int] | None":
+    """For a shard that is built anew: after how many seconds in any case, and how many it lasts at least if
+    it ends itself; None for others."""
+    value = setting("anew")
+    if value is None:
+        return None
+    most, least = value.split(":")
+    return int(most), int(least)
 
 
 def box() -> memoryview:

@@ -1,6 +1,8 @@
-"""A shard with policy "idle": it begins its next life itself whenever nothing is on its way.
+"""How long a shard goes on: with policy "idle" it begins its next life itself whenever nothing is on its way,
+with policy "anew" it ends then, and is built again.
 
-That is for speed. Restorer begins it in any case some time after the last one, whatever the shard wants.
+That is for speed. Restorer begins the next life in any case some time after the last one, and the host's
+Toolstack has the shard built anew, whatever it wants.
 """
 
 from xoar.xen import boot, events
@@ -22,7 +24,6 @@ class Life:
         most = boot.life_time() * _NS
         now = events.now()
         self._late = now + most // 2 if most and box is not None else None
-        self._earliest = now + boot.pause() * _NS
 
     def begin(self) -> bool:
         """Whether the last life ended with nothing on its way; to be asked once."""
@@ -35,17 +36,15 @@ class Life:
     def sleep(self, deadline: "int | None", at_rest: bool, used: bool) -> "list[int] | None":
         """Sleeps until `deadline` (ns) or an event, and returns the ports that fired.
 
-        `at_rest`: nothing is on its way; `used`: somebody was served in this life. If both are so and it is
-        not too young, or it is too old for something new to end in it, the next life begins instead. None: it
-        did not, in time; look at everything, as at the beginning.
+        `at_rest`: nothing is on its way; `used`: somebody was served in this life. If both are so, or it is
+        too old for something new to end in it, the next life begins instead. None: it did not, in time; look
+        at everything, as at the beginning.
         """
         if self._box is None or not at_rest:
             return events.wait(deadline)
-        if used and events.now() >= self._earliest:
+        if used:
             self._end(self._box)
             return None
-        if used:
-            deadline = self._earliest if deadline is None else min(deadline, self._earliest)
         self._box.at_rest = True
         ports = events.wait(deadline)
         self._box.at_rest = False
@@ -62,3 +61,30 @@ class Life:
             events.wait(deadline)
         box.at_rest = False
         self._late = None
+
+
+class Over(Exception):
+    """The shard's time is over: it ends."""
+
+
+class Term:
+    """The time of a shard that is built anew: `most` seconds in any case, `least` if it ends itself. It
+    stands in a Life's place."""
+
+    def __init__(self, most: int, least: int) -> None:
+        now = events.now()
+        self._late = now + most // 2 * _NS
+        self._earliest = now + least * _NS
+
+    def begin(self) -> bool:
+        """As in Life."""
+        return True
+
+    def sleep(self, deadline: "int | None", at_rest: bool, used: bool) -> "list[int]":
+        """As in Life. Raises Over where that has the next life begin, if it is not too young for that."""
+        if at_rest:
+            end = self._earliest if used else self._late
+            if events.now() >= end:
+                raise Over()
+            deadline = end if deadline is None else min(deadline, end)
+        return events.wait(deadline)

@@ -96,12 +96,16 @@ def test_more_breaks_a_promise(folder, access_vectors, who, on, security_class, 
         flask.generate(folder.load(), access_vectors)
 
 
+ANEW = 'policy = "anew"\nseconds = 3600\npause = 60\n'
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
         ("console", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "it maps pages of"),
         ("builder", 'policy = "idle"', 'policy = "timer"', "it maps pages of"),
-        ("tenant", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "from boot to the end"),
+        ("tenant", ANEW, 'policy = "timer"\nseconds = 9\n', "from boot to the end"),
+        ("console", 'restart = "none"', f"[restart]\n{ANEW}", "built while the host runs"),
         ("restorer", 'receives = ["restarts"]', "", "no shard rolls others back"),
         ("probe", 'by = ["toolstack"]', 'by = ["toolbox"]', 'by holds "toolbox"'),
         ("probe", 'by = ["toolstack"]', 'by = ["probe"]', 'by holds "probe"'),

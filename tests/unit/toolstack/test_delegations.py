@@ -20,7 +20,7 @@ class DelegatingHost(DriverHost):
     """The host's Toolstack with a NetBack, a BlkBack and a tenant."""
 
     def __init__(self) -> None:
-        super().__init__(start=False, words={"tenant": [f"acme:{ACME}"]})
+        super().__init__(start=False, words={"tenant": [f"acme:{ACME}"], "tenant_seconds": ["3600"]})
         self.fake.late["tenant-acme"] = ACME
         self.run()
         self.lan()

@@ -107,7 +107,7 @@ def test_a_device_that_was_assigned_stays() -> None:
 @pytest.mark.parametrize("turns", range(0, 40, 2))
 def test_a_host_whose_start_is_cut_short_starts_anyway(turns: int) -> None:
     host = DelegatingHost.__new__(DelegatingHost)
-    DriverHost.__init__(host, start=False, words={"tenant": [f"acme:{ACME}"]})
+    DriverHost.__init__(host, start=False, words={"tenant": [f"acme:{ACME}"], "tenant_seconds": ["3600"]})
     host.fake.late["tenant-acme"] = ACME
     host.run(turns)
     host.clients.clear()

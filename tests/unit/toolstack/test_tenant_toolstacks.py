@@ -13,7 +13,7 @@ from xoar.messages.seal import TO_OPERATOR, TO_TOOLSTACK, Seal, hmac, stream_key
 
 KEY = bytes(range(32))
 ACME = 32512
-TENANT = {"tenant": [f"acme:{ACME}"]}
+TENANT = {"tenant": [f"acme:{ACME}"], "tenant_seconds": ["3600"]}
 
 
 class TenantsHost(Host):
@@ -222,3 +222,75 @@ def test_one_that_can_not_be_built_says_why(step: str) -> None:
     host.run()
     row = tenant(host)
     assert row.state == "failed" and f"{step} fails in this test" in row.note
+
+
+def asked(host: Host, kind: str) -> int:
+    return host.fake.requests.count(kind)
+
+
+def test_one_that_ends_when_its_time_is_over_is_built_again() -> None:
+    host = with_tenant()
+    for restarts in range(1, 6):
+        host.now += 60_000
+        host.fake.stop(ACME, "poweroff")
+        host.run()
+        assert (tenant(host).state, tenant(host).restarts, tenant(host).note) == ("ready", restarts, "")
+    assert not host.reports
+
+
+def test_one_that_does_not_end_in_time_is_ended() -> None:
+    host = with_tenant()
+    host.now += 3_599_000
+    host.run()
+    assert tenant(host).restarts == 0 and host.toolstack.deadline_ms() == host.now + 1000
+    host.roll_back()
+    host.run()
+    host.now += 1000
+    host.run()
+    assert (tenant(host).state, tenant(host).restarts) == ("ready", 1)
+    assert any("did not end after 3600 s" in line for line in host.reports)
+    assert host.toolstack.deadline_ms() == host.now + 3_600_000
+
+
+def test_an_end_that_a_new_life_hears_of_twice_is_one() -> None:
+    host = with_tenant()
+    host.now += 60_000
+    host.run()
+    assert host.toolstack.idle
+    host._wake_up()
+    host.fake.stop(ACME, "crash")  # it waits in the link, and Builder's list says it, too
+    host.toolstack.begin(at_rest=True)
+    host.woken = True
+    host.run()
+    assert (tenant(host).state, tenant(host).restarts) == ("ready", 1)
+    assert asked(host, "destroy") == 1 and asked(host, "build_shard") == 2
+
+
+@pytest.mark.parametrize("step", ["destroy", "build_shard", "unpause"])
+def test_one_that_was_being_built_when_builder_began_anew_is_built(step: str) -> None:
+    host = with_tenant()
+    host.now += 60_000
+    host.fake.hold = {step}
+    host.fake.stop(ACME, "crash")
+    host.run()
+    assert tenant(host).state == "building" and host.fake.held
+    host.fake.held.clear()
+    host.fake.hold.clear()
+    host.toolstack.builder_renewed()
+    host.run()
+    assert tenant(host).state == "ready" and host.fake.built == {ACME: "running"}
+
+
+@pytest.mark.parametrize("times", [1, 30])
+def test_one_that_builder_is_destroying_is_waited_for(times: int) -> None:
+    host = with_tenant()
+    host.now += 60_000
+    host.fake.busy = times
+    host.fake.stop(ACME, "crash")
+    for _ in range(times):
+        host.run()
+        host.now += 1000
+    host.run()
+    row = tenant(host)
+    assert row.state == ("ready" if times == 1 else "failed")
+    assert times == 1 or "is being destroyed already" in row.note

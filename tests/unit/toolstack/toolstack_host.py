@@ -53,6 +53,7 @@ class FakeBuilder:
         self.domains: dict[int, str] = {}
         self.requests: list[str] = []
         self.fail: set[str] = set()
+        self.busy = 0  # so many requests to destroy something come too early
         self.hold: set[str] = set()
         self.held: list[Message] = []
         self.next_domid = 5
@@ -101,6 +102,9 @@ class FakeBuilder:
             )
         elif kind == "build_shard":
             self.build_shard(message)
+        elif kind == "destroy" and self.busy:
+            self.busy -= 1
+            self.channel.fail(id, 16, f"domain {message.fields.domid} is being destroyed already")
         elif kind in ("unpause", "destroy") and message.fields.domid in self.built:
             self.change_shard(message)
         elif kind in ("unpause", "destroy") and message.fields.domid not in self.domains:

@@ -178,7 +178,7 @@ OWN_KICK = 12
 class Sleeper:
     """Sleeps of a life: `nano` gets its clock, and each sleep lasts until its deadline."""
 
-    def __init__(self, nano: Nano, boot: Any, monkeypatch: pytest.MonkeyPatch, pause: int) -> None:
+    def __init__(self, nano: Nano, boot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from xoar.xen.box import Box
         from xoar.xen.lives import Life
 
@@ -187,9 +187,8 @@ class Sleeper:
         self.box = Box(memoryview(bytearray(100)))
         monkeypatch.setattr(nano, "now", lambda: self.time)
         monkeypatch.setattr(nano, "wait", self.wait)
-        monkeypatch.setattr(
-            boot, "command_line", lambda: f"{WORDS} pause={pause} kick=logic:0:0:{OWN_KICK} kick=other:0:0:9"
-        )
+        words = f"{WORDS} kick=logic:0:0:{OWN_KICK} kick=other:0:0:9"
+        monkeypatch.setattr(boot, "command_line", lambda: words)
         self.life = Life(self.box)
 
     def wait(self, deadline: int) -> list[int]:
@@ -203,7 +202,7 @@ SECOND = 10**9
 
 def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine, monkeypatch):
     nano, boot = machine
-    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    sleeper = Sleeper(nano, boot, monkeypatch)
     assert sleeper.life.sleep(50, False, True) == [7] and sleeper.life.sleep(60, True, False) == [7]
     assert nano.notified == [] and sleeper.slept == [(50, False), (60, True)]
     # nobody begins the next one, so this one goes on after a while
@@ -212,17 +211,36 @@ def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine,
     assert sleeper.slept[2:] == [(60 + 10 * SECOND, True)] and not sleeper.box.at_rest
 
 
-def test_a_life_that_is_too_young_goes_on_for_a_while(machine, monkeypatch):
+def test_who_is_built_anew_ends_when_it_is_at_rest_and_not_too_young(machine, monkeypatch):
+    from xoar.xen.lives import Over, Term
+
     nano, boot = machine
-    sleeper = Sleeper(nano, boot, monkeypatch, 5)
-    assert sleeper.life.sleep(None, True, True) == [7] and nano.notified == []
-    assert sleeper.slept == [(1 + 5 * SECOND, True)]
-    assert sleeper.life.sleep(None, True, True) is None and nano.notified == [OWN_KICK]
+    sleeper = Sleeper(nano, boot, monkeypatch)
+    monkeypatch.setattr(boot, "command_line", lambda: "anew=100:10")
+    most, least = boot.term()
+    term = Term(most, least)
+    assert term.begin()
+    assert term.sleep(None, True, False) == [7]  # nobody was served: half of its time
+    assert sleeper.slept == [(1 + 50 * SECOND, False)]
+    with pytest.raises(Over):
+        term.sleep(None, True, False)
+    sleeper.time = 1
+    assert term.sleep(5 * SECOND, True, True) == [7] and term.sleep(None, True, True) == [7]
+    assert sleeper.slept[1:] == [(5 * SECOND, False), (1 + 10 * SECOND, False)]
+    assert term.sleep(70 * SECOND, False, True) == [7]  # something is on its way, though it is late
+    with pytest.raises(Over):
+        term.sleep(None, True, True)
+    assert nano.notified == []
+
+
+def test_others_are_not_built_anew(machine):
+    _, boot = machine
+    assert boot.term() is None
 
 
 def test_a_life_that_is_too_old_takes_up_nothing_new(machine, monkeypatch):
     nano, boot = machine
-    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    sleeper = Sleeper(nano, boot, monkeypatch)
     assert sleeper.life.sleep(30 * SECOND, True, False) == [7]
     assert sleeper.life.sleep(32 * SECOND, False, False) == [7] and nano.notified == []
     assert sleeper.life.sleep(33 * SECOND, True, False) is None and nano.notified == [OWN_KICK]
@@ -230,7 +248,7 @@ def test_a_life_that_is_too_old_takes_up_nothing_new(machine, monkeypatch):
 
 def test_the_next_life_hears_whether_the_last_one_was_at_rest(machine, monkeypatch):
     nano, boot = machine
-    sleeper = Sleeper(nano, boot, monkeypatch, 0)
+    sleeper = Sleeper(nano, boot, monkeypatch)
     assert sleeper.life.begin() is False
     sleeper.box.at_rest = True
     assert sleeper.life.begin() is True and not sleeper.box.at_rest

@@ -12,7 +12,7 @@ from xoar.toolstack.store import StoreLink
 from xoar.toolstack.toolstack import HostToolstack, TenantToolstack
 from xoar.xen import boot, events, ring
 from xoar.xen.box import Box
-from xoar.xen.lives import Life
+from xoar.xen.lives import Life, Over, Term
 from xoar.xen.served import Served
 from xoar.xenstore.client import Client, reconnect
 
@@ -80,7 +80,14 @@ def _uniques() -> "Callable[[], bytes]":
 
 
 def main() -> None:
-    """Serves until the domain is destroyed."""
+    """Serves until the domain is destroyed, or is to be built anew."""
+    try:
+        _serve()
+    except Over:
+        print("toolstack: ends, to be built anew")
+
+
+def _serve() -> None:
     kind = TenantToolstack if boot.setting("key") else HostToolstack
     domid = int(boot.setting("domid") or 0)
     builder, console = [_use(server, kind.role) for server in ("builder", "console")]
@@ -106,7 +113,8 @@ def main() -> None:
     )
     gc.collect()
     first = boot.snapshot() <= 1
-    life = Life(box)
+    term = boot.term()
+    life = Life(box) if term is None else Term(*term)
     at_rest = life.begin()
     if not first and not at_rest:
         link = boot.uses("xenstore")
