@@ -63,12 +63,14 @@ class Worker:
         while (done := self.rounds()) < wanted:
             assert time.monotonic() < deadline, f"{self.name}: {done} rounds of {wanted}; {self.errors()}"
             time.sleep(0.5)
-        assert self.errors() == ""
+        errors = self.errors()
+        assert not errors, f"{self.name}: {errors}"
 
     def stop(self) -> None:
         """Has it let go of disk and network."""
         done = self._shell("touch /tmp/stop; while [ ! -e /tmp/stopped ]; do sleep 0.2; done")
-        assert done == self.errors() == ""
+        errors = self.errors()
+        assert not done and not errors, f"{self.name}: {done}{errors}"
 
     def _shell(self, command: str) -> str:
         return shell(self._host, self.name, command, tenant=self._tenant)

@@ -47,13 +47,13 @@ nics = ["lan"]
 @pytest.fixture(scope="module")
 def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     with running("devices", CONFIG, logs) as host:
-        host.cli("up", timeout=600)
+        host.cli("up", timeout=1200)
         yield host
 
 
 def in_guest(host: HostUnderTest, command: str) -> str:
     """What a command of the user prints in the guest; it has to succeed."""
-    return host.cli("ssh", "web", "--", command, timeout=400).strip()
+    return host.cli("ssh", "web", "--timeout", "900", "--", command, timeout=1000).strip()
 
 
 def test_a_guest_boots_its_own_kernel_from_its_own_disk(host: HostUnderTest) -> None:
@@ -141,5 +141,5 @@ def test_a_new_kernel_and_a_larger_disk_are_there_after_a_reboot(host: HostUnder
 def test_a_disk_outlives_the_host(host: HostUnderTest) -> None:
     in_guest(host, "echo kept > kept && sync")
     host.cli("down")
-    host.cli("up", timeout=600)
+    host.cli("up", timeout=1200)
     assert in_guest(host, "cat kept") == "kept"

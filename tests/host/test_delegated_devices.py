@@ -56,7 +56,7 @@ memory = "256MiB"
 @pytest.fixture(scope="module")
 def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     with running("delegated", CONFIG.format(image=image()), logs) as host:
-        host.cli("up", timeout=400)
+        host.cli("up", timeout=800)
         networks_up(host)
         yield host
 
@@ -178,7 +178,7 @@ def test_a_driver_domain_and_a_toolstack_that_come_back_serve_the_tenant_again(
 def test_a_toolstack_that_is_built_again_has_its_guests_devices(state: None, logs: Path) -> None:
     replaced = {"tenant": Replacement("ending_tenant", Path(__file__).parents[1] / "rights")}
     with running("delegated-again", CONFIG.format(image=image()), logs, replaced) as host:
-        host.cli("up", timeout=400)
+        host.cli("up", timeout=800)
         networks_up(host)
         acme = Tenant(host, "acme")
         acme.cli("volume", "create", "data", "--size", "64MiB")

@@ -88,7 +88,7 @@ ROUTER = "10.0.2.2"
 @pytest.fixture(scope="module")
 def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     with running("four", CONFIG.format(image=image(), memory=MEMORY), logs) as host:
-        host.cli("up", timeout=400)
+        host.cli("up", timeout=800)
         networks_up(host)
         for name in ("one", "two"):
             start(host, name)

@@ -46,7 +46,7 @@ CHECK = (
 @pytest.fixture
 def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     with running("power-loss", CONFIG.format(image=image(), memory=MEMORY), logs) as host:
-        host.cli("up", timeout=400)
+        host.cli("up", timeout=800)
         host.wait_for("writer", rb"login: ")
         yield host
         host.host.stop(erase=True)
@@ -59,7 +59,7 @@ def test_what_was_flushed_outlives_a_loss_of_power(host: HostUnderTest) -> None:
     record = host.host.alive()
     assert record is not None
     os.kill(record.emulator, signal.SIGKILL)
-    host.cli("up", timeout=400)
+    host.cli("up", timeout=800)
     host.wait_for("writer", rb"login: ")
     volumes = {volume["name"]: volume for volume in host.json("volume", "list")["volumes"]}
     assert {name: volume["state"] for name, volume in volumes.items()} == {"data": "ok", "before": "ok"}

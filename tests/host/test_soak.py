@@ -87,7 +87,7 @@ def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     text = CONFIG.format(kernel=linux.build(system, show), initramfs=initramfs(system, show))
     text += "".join(GUEST.format(name=name) for name in GUESTS)
     with running("soak", text, logs) as host:
-        host.cli("up", timeout=400)
+        host.cli("up", timeout=800)
         for name in GUESTS:
             host.wait_for(name, rb"login: ")
         yield host

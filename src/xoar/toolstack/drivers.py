@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
     from xoar.toolstack.waits import Waits
 
-START_MS = 120_000
+START_MS = 300_000
 """How long PCIBack's claim, and then the driver domain's start, may take."""
 
 _PCIBACK = "pciback"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Done = Callable[[int, str], None]
 
-DRIVERS_MS = 180_000
+DRIVERS_MS = 400_000
 """How long a start waits for driver domains, which start at the same time as a host's first guests."""
 
 PLUG_MS = 60_000

@@ -65,7 +65,7 @@ def test_a_device_that_is_not_claimed_does_not_hold_up_the_rest() -> None:
     assert PCIBACK in host.fake.built, "PCIBack is needed as long as a claim may come"
     host.now += START_MS
     host.run()
-    assert host.drivers()["net0"] == ("failed", "PCIBack did not claim its device in 120 s")
+    assert host.drivers()["net0"] == ("failed", "PCIBack did not claim its device in 300 s")
     assert host.fake.built == {BLK: "running"}
 
 
@@ -87,7 +87,7 @@ def test_an_agent_that_says_nothing_fails_after_a_while() -> None:
     assert host.drivers()["disk0"][0] == "starting"
     host.now += START_MS
     host.run()
-    assert host.drivers()["disk0"] == ("failed", "its agent did not say in 120 s that it is ready")
+    assert host.drivers()["disk0"] == ("failed", "its agent did not say in 300 s that it is ready")
     assert PCIBACK not in host.fake.built
 
 
