@@ -217,11 +217,11 @@ class Tenants:
         if tenant.quick_ends >= MAX_QUICK_ENDS:
             self._fail(tenant, "%s, %d times right after its start" % (note, MAX_QUICK_ENDS))
         else:
+            tenant.restarts += 1
             self._anew(tenant, note)
 
     def _anew(self, tenant: Tenant, note: str) -> None:
         """Builds it, once what is left of it is gone."""
-        tenant.restarts += 1
         tenant.recorded = False
         tenant.state, tenant.asked, tenant.note = BUILDING, True, note
 
