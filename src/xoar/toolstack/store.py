@@ -95,7 +95,8 @@ class StoreLink:
         self.broken = ""
         self.mirror = mirror
         self.has_watched = False
-        """Whether first events of watches may be on their way."""
+        """Whether first events of watches may be on their way; whoever has asked for something since then and
+        has the answer sets it back."""
         self._client = client
         self._due: "list[Callable[[], None]]" = []  # what is told without asking
         self._batches: "list[tuple[Batch, Callable[[str], None]]]" = []

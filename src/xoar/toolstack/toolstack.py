@@ -117,7 +117,7 @@ class Toolstack:
         self._is_settled = is_settled
         self.begun = False
         """Whether it knows what there is: Builder's domains, and what XenStore has."""
-        self._is_compared = self._has_asked = False
+        self._is_compared = False
         self._settling: "int | None" = None  # until when (ms) what is read is waited for
         self._operators = Operators(relay, self.handlers(), self.role, keys[0] if keys else None)
 
@@ -145,11 +145,11 @@ class Toolstack:
     def _settle(self) -> bool:
         """Begins to serve once all is known that XenStore has; whether there was a step towards it.
 
-        A watch's first event may come after its answer, but comes before that to a later request. Who does
-        not answer is waited for some seconds only.
+        A watch's first event may come after its answer, but comes before that to a later request; what it
+        tells of may be watched as well. Who does not answer is waited for some seconds only.
         """
-        if self._store.idle and self._store.has_watched and not self._has_asked:
-            self._has_asked = True
+        if self._store.idle and self._store.has_watched:
+            self._store.has_watched = False
             batch = Batch(self._store)
             batch.add(wire.READ, "/local/domain/%d/domid" % self._domid)
             self._store.run(batch, lambda refused: None)

@@ -11,6 +11,7 @@ from toolstack_host import TOOLSTACK
 
 from xoar.messages.codec import encode
 from xoar.messages.errors import EBUSY, EINVAL, ENOENT
+from xoar.xenstore.client import Client
 
 HOME = f"/local/domain/{NET}/tenants/{ACME}"
 OWN = f"/local/domain/{ACME}"
@@ -305,6 +306,56 @@ def with_devices() -> tuple[Delegated, int]:
 
 def shown(host: Delegated) -> Any:
     return host.operator.ask("guest_show", name="web").fields
+
+
+class LateEvents(Client):
+    """Hears of an event as late as XenStore may say it: before the answer to a later request, no sooner."""
+
+    def __init__(self, *ends: Any) -> None:
+        super().__init__(*ends)
+        self.held: list[tuple[str, str]] = []
+        self.due: list[tuple[str, str]] = []
+
+    def poll(self) -> bool:
+        moved = super().poll()
+        self.held += self._events
+        self._events = []
+        return moved
+
+    def request(self, kind: int, payload: bytes, transaction: int = 0) -> int:
+        number = super().request(kind, payload, transaction)
+        self.due += self.held
+        self.held = []
+        return number
+
+    def take_event(self) -> tuple[str, str] | None:
+        return self.due.pop(0) if self.due else None
+
+    @property
+    def idle(self) -> bool:
+        return not self.due and super().idle
+
+
+def test_the_next_life_serves_nobody_before_it_has_heard_what_is_delegated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Delegated()
+    host.told(BOTH)
+    for domid in (NET, BLK):
+        host.agent(domid, "state", "ready")
+    monkeypatch.setattr("toolstack_host.Client", LateEvents)
+    host.agent(NET, "networks/lan", "up")
+    host.agent(BLK, "volumes/root", "size_kib=4096 used_kib=0 origin=- users=- state=ok")
+    host.begin_anew()
+    while not host.toolstack.begun:
+        host.run(1)
+    toolstack: Any = host.toolstack
+    assert [(driver.name, driver.state) for driver in toolstack.drivers.all] == [
+        ("net0", "ready"),
+        ("disk0", "ready"),
+    ]
+    assert toolstack.networks.find("lan").state == "up"
+    assert toolstack.volumes._volumes["disk0"]["root"].size_kib == 4096
 
 
 def test_devices_are_where_they_were_in_the_next_life() -> None:
