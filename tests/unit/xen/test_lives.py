@@ -211,6 +211,19 @@ def test_a_life_ends_when_somebody_was_served_and_nothing_is_on_its_way(machine,
     assert sleeper.slept[2:] == [(60 + 10 * SECOND, True)] and not sleeper.box.at_rest
 
 
+def test_an_endless_life_asks_for_no_other(machine, monkeypatch):
+    from xoar.xen.endless import Endless
+
+    nano, boot = machine
+    sleeper = Sleeper(nano, boot, monkeypatch)
+    life = Endless(sleeper.box)
+    for at in (1, 40, 70):  # seconds; its time would be over after 60
+        assert life.sleep(at * SECOND, True, True) == [7]
+    assert nano.notified == []
+    # a next life, if somebody else begins it, does not take this one for one at rest
+    assert sleeper.slept == [(1 * SECOND, False), (40 * SECOND, False), (70 * SECOND, False)]
+
+
 def test_who_is_built_anew_ends_when_it_is_at_rest_and_not_too_young(machine, monkeypatch):
     from xoar.xen.lives import Over, Term
 
