@@ -39,6 +39,8 @@ for the snapshot)."""
 
 _NS = 1_000_000_000
 TIMER, START, ITSELF = "timer", "start", "itself"
+CRASHES = 3
+"""A shard that was found ended in so many lives in a row is reported."""
 DEMAND_PACE = _NS // 20
 """Who asks as it likes gets a rollback as often as this (ns): it shall not keep others from being served."""
 
@@ -49,6 +51,7 @@ class _Shard:
         self.snapshot: "Snapshot | None" = None
         self.deadline: "int | None" = None
         self.failed = False
+        self.crashes = 0
         self.last = 0  # when the last life began
 
 
@@ -131,6 +134,9 @@ class Restorer:
             self._give_up(shard, "%s can't be rolled back any more: %s" % (target.name, error))
             return
         self._tell(Rollback(target.name, snapshot.lives, cause, reason, pages, times))
+        shard.crashes = 0 if reason is None else shard.crashes + 1
+        if shard.crashes == CRASHES:
+            self._report("restorer: %s has ended in %d lives in a row" % (target.name, CRASHES))
         self._begin_life(shard, asker)
 
     def _begin_life(self, shard: _Shard, asker: "int | None") -> None:

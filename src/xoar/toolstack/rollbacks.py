@@ -22,9 +22,13 @@ _ROWS = 32
 
 
 def policies(settings: "Callable[[str], list[str]]") -> "dict[str, str]":
-    """When each shard is rolled back, in words, from the command line (xoar.host.bundle)."""
+    """When each shard is rolled back or built anew, in words, from the command line (xoar.host.bundle)."""
     words = [word.split(":") for word in settings("restarted")]
-    return {name: policy.replace("_", " ") for name, policy in words}
+    found = {name: policy.replace("_", " ") for name, policy in words}
+    for seconds in settings("tenant_seconds"):
+        for word in settings("tenant"):
+            found["tenant-" + word.split(":")[0]] = "built anew after use and %s s" % seconds
+    return found
 
 
 class _Page:

@@ -6,7 +6,17 @@ import pytest
 from tests.unit.microreboot.fake_machine import FakeDomain, FakeMachine
 
 from xoar.abi import xen as abi
-from xoar.microreboot.restorer import DEMAND_PACE, ITSELF, START, TIMER, Kick, Restorer, Rollback, Target
+from xoar.microreboot.restorer import (
+    CRASHES,
+    DEMAND_PACE,
+    ITSELF,
+    START,
+    TIMER,
+    Kick,
+    Restorer,
+    Rollback,
+    Target,
+)
 
 LIFE = 3
 LOGIC, STORE, TOOLS, CLOCK, OWN = 11, 12, 13, 21, 22  # ports
@@ -104,6 +114,19 @@ def test_a_crash_is_told(host: Host) -> None:
     host.domains[7].reason = abi.SHUTDOWN_crash
     host.restorer.turn([STORE])
     assert host.told[-1].reason == abi.SHUTDOWN_crash
+
+
+def test_a_shard_that_fails_in_each_life_is_reported_once(host: Host) -> None:
+    host.restorer.turn([LOGIC])
+    for number in range(1, 2 * CRASHES):
+        host.domains[7].reason = abi.SHUTDOWN_crash
+        host.restorer.turn([STORE])
+        assert host.said == (["restorer: logic has ended in 3 lives in a row"] if number >= CRASHES else [])
+    host.restorer.turn([STORE])
+    for _ in range(CRASHES - 1):
+        host.domains[7].reason = abi.SHUTDOWN_poweroff
+        host.restorer.turn([STORE])
+    assert len(host.said) == 1
 
 
 def test_a_shard_that_is_gone_is_given_up_and_the_others_are_not(host: Host) -> None:

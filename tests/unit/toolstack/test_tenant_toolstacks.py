@@ -197,6 +197,8 @@ def test_what_a_tenant_has_is_what_builder_says() -> None:
     host.fake.parents[40] = "tenant-acme"
     shown = {entry.id: entry.owner for entry in host.ask("ps", start=0).fields.objects}
     assert shown[40] == "tenant-acme" and shown[TOOLSTACK] == ""
+    policies = {entry.id: entry.policy for entry in host.ask("ps", start=0).fields.objects}
+    assert policies[ACME] == "built anew after use and 3600 s" and policies[40] == ""
 
 
 def test_one_that_ends_is_built_again_but_not_for_ever() -> None:
