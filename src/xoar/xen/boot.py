@@ -3,6 +3,7 @@
 Source of the layout: xen/include/public/arch-x86/hvm/start_info.h; of the words: docs/architecture.md.
 """
 
+import gc
 import struct
 from collections import namedtuple
 
@@ -130,6 +131,7 @@ def snapshot() -> int:
     ends, others = events.Ends(ports), events.closing(ports, MOST_PORTS)
     before = ends.look()
     life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
+    _sweep()
     # once for each time that Restorer may have missed it: with policy "idle" one too many is a rollback
     asked = 0
     while not life[0]:
@@ -145,6 +147,19 @@ def snapshot() -> int:
         if now != was and now != (abi.EVTCHNSTAT_interdomain, was[1]):
             raise OSError(_ENOTCONN, "event channel %d is not what it was" % port)
     return life[0]
+
+
+def _sweep() -> None:
+    """Clears the memory that is free: pages of zeros take no room in a snapshot, pages of garbage do."""
+    gc.collect()
+    size, taken = gc.mem_free(), []  # type: ignore[attr-defined]  # MicroPython has it
+    while size >= PAGE_SIZE:
+        try:
+            taken.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    del taken
+    gc.collect()
 
 
 def roll_back() -> None:

@@ -1,7 +1,5 @@
 """Builder: the only shard with rights over other domains. Serves Toolstacks; tells XenStore and Console."""
 
-import gc
-
 import nano
 from xoar.abi import xen as abi
 from xoar.builder import plan
@@ -149,7 +147,6 @@ def main() -> None:
     box = Box(boot.box())
     memory = Memory(box, service.remembers(), service.recalls(), journal)
     service.is_full = lambda: memory.full
-    gc.collect()
     first = boot.snapshot() <= 1
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
     boot.ready()  # the first life may be too short for it

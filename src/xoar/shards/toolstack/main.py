@@ -1,6 +1,5 @@
 """The Toolstack shard, the host's or a tenant's: wires the Toolstack to Builder, XenStore and Console."""
 
-import gc
 import struct
 
 import nano
@@ -111,7 +110,6 @@ def _serve() -> None:
         kept or box,
         lambda: kept is None or kept.settled,
     )
-    gc.collect()
     first = boot.snapshot() <= 1
     term = boot.term()
     life = Life(box) if term is None else Term(*term)
