@@ -29,7 +29,7 @@ _REQUESTS = "requests"
 _EVENTS = 1000  # that are noted before there is a turn
 _TURN = 1.0  # seconds
 _REFRESH = 3.0  # seconds between looks at how full the pool is
-_PATIENCE = 20.0  # seconds: for the controller's disks to appear
+_PATIENCE = 60.0  # seconds: for the controller's disks to appear
 
 
 class Agent:

@@ -92,7 +92,7 @@ def data_disk(patience: float) -> tuple[Disk, dict[Disk, str]]:
         for disk in now if settled else ():
             if seen[disk] == "blank":
                 return disk, seen
-        if time.monotonic() >= end:
+        if settled and time.monotonic() >= end:
             raise DiskError(_nothing(seen))
         time.sleep(0.2)
 

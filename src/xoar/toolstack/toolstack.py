@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
 
 
-_SETTLE_MS = 10_000
+_SETTLE_MS = 60_000
 _RECALLED = (
     "kept_counts",
     "kept_driver",
