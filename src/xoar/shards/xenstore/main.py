@@ -64,10 +64,11 @@ def main() -> None:
         if kick in ports:
             logic.rolled_back(gate)
         more = logic.turn(gate)
-        more = store.turn(ports) or more
-        bell.send()
         for port in channels:
             more = receive(store, channels[port]) or more
+        # last: what was done for Logic and Builder has made events for clients
+        more = store.turn(ports) or more
+        bell.send()
         ports = events.wait(events.now() if more else logic.link.deadline(gate))
 
 

@@ -6,7 +6,7 @@ Logic is as it was at first.
 """
 
 from xoar.messages.channel import Channel
-from xoar.xen.ring import xenstore_rings
+from xoar.xen.ring import RingError, xenstore_rings
 from xoar.xenstore.logiclink import LogicLink
 
 TYPE_CHECKING = False
@@ -66,12 +66,20 @@ class LogicDomain:
         if self.link.overdue(gate):
             doubted = self.link.doubted
             if not doubted:
-                self._say("xenstore: no answer from Logic for %d s" % (self._patience // 1_000_000_000))
+                reads = "has not read" if self._unread() else "has read"
+                seconds = self._patience // 1_000_000_000
+                self._say("xenstore: no answer from Logic for %d s; it %s the request" % (seconds, reads))
             if doubted or self._ask is not None:
                 self.link.roll_back(gate)
         elif self.link.abandoned(gate):
             self._say("xenstore: nobody rolls Logic back: requests are refused until that is done")
         return more
+
+    def _unread(self) -> bool:
+        try:
+            return self._to_logic.readable() > 0
+        except RingError:
+            return False
 
     def _restart(self) -> None:
         if self._ask is not None:
