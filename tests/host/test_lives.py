@@ -87,7 +87,8 @@ def test_logic_is_rolled_back_after_each_request_and_on_demand(
         took = [record.total_us / 1000 for record in records]
         restored = [record.pages for record in records]
         tenth = max(wanted // 10, 1)
-        growth = statistics.median(took[-tenth:]) / statistics.median(took[:tenth])
+        # the shortest: a busy machine makes many of them longer, but not all
+        growth = min(took[-tenth:]) / min(took[:tenth])
         kept = next(pages[domid] for domid in pages if domid == host.domid("restorer"))
         print(
             f"{wanted} rollbacks: median {statistics.median(took):.1f} ms, {min(took):.1f} to "
