@@ -17,7 +17,7 @@ from xoar.privilege import shardset
 from xoar.privilege.manifest import SHARDS_FOLDER
 
 LIVES = Path(__file__).parent / "lives"
-MOST_GROWTH = 1.5  # of the median time of a rollback; a machine that others use is not even
+MOST_GROWTH = 1.5  # of the shortest time of a rollback; a machine that others use is not even
 TINY = '[images.tiny]\nbuiltin = "tiny"\n'
 REPLACED = {
     "probe": Replacement("probe", LIVES),
