@@ -120,7 +120,7 @@ def test_a_key_opens_the_toolstack_of_its_tenant_only(
     host.wait_log(r"an operator's stream is ended: the message is not from who has the key", start)
     monkeypatch.delenv(tenants.KEY_VARIABLE)
     with Client.connect(host.host.name) as client:
-        client.open("toolstack", "acme").write(b"x" * 64)
+        client.tenants_toolstack("acme").write(b"x" * 64)
     host.wait_log(r"an operator's stream is ended", start)
     assert acme.guests() == []
 

@@ -355,22 +355,25 @@ class Client:
         """A new stream of requests to the Toolstack."""
         if not self.tenant:
             return _Requests(self.open("toolstack", "", "the Toolstack"))
+        requests = _Requests(self.tenants_toolstack(self.tenant))
+        requests.begin(self._key)
+        return requests
+
+    # channels
+
+    def tenants_toolstack(self, tenant: str) -> Stream:
+        """A stream to a tenant's Toolstack, which has to be sealed. Waits up to ANEW_SECONDS for one that is
+        being built anew. Raises HostError."""
         deadline = time.monotonic() + ANEW_SECONDS
         while True:
-            stream = self.begin("toolstack", self.tenant, f"the Toolstack of tenant {self.tenant}")
+            stream = self.begin("toolstack", tenant, f"the Toolstack of tenant {tenant}")
             try:
                 self.finish(stream)
+                return stream
             except HostError:
-                # it is built anew now and then
                 if stream.reason is None or time.monotonic() > deadline:
                     raise
                 time.sleep(_ANEW_PAUSE)
-                continue
-            requests = _Requests(stream)
-            requests.begin(self._key)
-            return requests
-
-    # channels
 
     def console(self, domid: int) -> Stream:
         """A guest's console from now on; both directions."""
