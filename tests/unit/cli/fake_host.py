@@ -95,6 +95,7 @@ class FakeHost:
         ]
         self.journal: list[tuple[int, int, str, str, str]] = []
         self.keys_refused = ""
+        self.absent = 0  # so often there is no Toolstack of a tenant
         self.policies: dict[str, str] = {}  # of shards that are rolled back
         self.rollbacks: list[Any] = []
         self.requests: list[Message] = []
@@ -207,6 +208,10 @@ class FakeHost:
 
     def _open(self, connection: Connection, channel: int, request: str) -> None:
         service, *arguments = request.split()
+        if service == "toolstack" and arguments and self.absent:
+            self.absent -= 1
+            connection.line.close(channel, f"there is no Toolstack of tenant {arguments[0]}")
+            return
         if service == "toolstack":
             connection.decoders[channel], connection.answers[channel] = Decoder(), b""
         elif service == "keys":

@@ -30,6 +30,19 @@ def test_a_refusal_carries_its_number_and_text(host: FakeHost) -> None:
         assert client.request("host_info").fields.domains == 3
 
 
+def test_a_tenants_toolstack_that_is_being_built_anew_is_waited_for(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xoar.host.client._ANEW_PAUSE", 0.01)
+    host.absent = 3
+    with Client.connect("xoar") as client:
+        assert client.tenants_toolstack("acme").opened and host.absent == 0
+    monkeypatch.setattr("xoar.host.client.ANEW_SECONDS", 0.05)
+    host.absent = 1000
+    with Client.connect("xoar") as client, pytest.raises(HostError, match="no Toolstack of tenant acme"):
+        client.tenants_toolstack("acme")
+
+
 def test_a_request_that_cannot_be_sent_is_an_error_before_it_is_sent(host: FakeHost) -> None:
     with Client.connect("xoar") as client, pytest.raises(HostError, match="no name"):
         client.request("guest_show", name="Not A Name")
