@@ -54,6 +54,10 @@ class RequestRefused(HostError):
         return self.errno == ENOENT
 
 
+class Closed(HostError):
+    """The other end has closed the channel."""
+
+
 class TimedOut(HostError):
     """No answer in time; what was asked may still happen."""
 
@@ -92,10 +96,11 @@ class Stream:
         return data
 
     def write(self, data: bytes, timeout: float = QUERY_SECONDS) -> None:
-        """Sends all of `data`. Raises TimedOut if the other end takes nothing for `timeout` seconds."""
+        """Sends all of `data`. Raises Closed, or TimedOut if the other end takes nothing for `timeout`
+        seconds."""
         while data:
             if self.reason is not None:
-                raise HostError(f"{self.what}: {self.reason or 'it has ended'}")
+                raise Closed(f"{self.what}: {self.reason or 'it has ended'}")
             count = self._client.write(self._channel, data)
             data = data[count:]
             if not count and not self._client.wait(self._writable, timeout):
@@ -151,7 +156,7 @@ class _Requests:
                 return message
             if self.stream.ended:
                 hint = "If it began anew, what was asked may be half done: look with xoar ps, then try again."
-                raise HostError(f"{self.stream.what} closed the connection", hint=hint)
+                raise Closed(f"{self.stream.what} closed the connection", hint=hint)
             if (left := deadline - time.monotonic()) <= 0:
                 return None
             self._decoder.feed(self.stream.read(left))
@@ -355,9 +360,16 @@ class Client:
         """A new stream of requests to the Toolstack."""
         if not self.tenant:
             return _Requests(self.open("toolstack", "", "the Toolstack"))
-        requests = _Requests(self.tenants_toolstack(self.tenant))
-        requests.begin(self._key)
-        return requests
+        deadline = time.monotonic() + ANEW_SECONDS
+        while True:
+            requests = _Requests(self.tenants_toolstack(self.tenant))
+            try:
+                requests.begin(self._key)
+                return requests
+            except Closed:  # it has ended to be built anew, and nothing was asked yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ANEW_PAUSE)
 
     # channels
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from fake_host import FakeHost
 
-from xoar.host.client import Client, NotRunning, RequestRefused, TimedOut, chunks
+from xoar.host.client import Client, Closed, NotRunning, RequestRefused, TimedOut, chunks
 from xoar.host.errors import HostError
 from xoar.messages.errors import ENOENT
 
@@ -41,6 +41,22 @@ def test_a_tenants_toolstack_that_is_being_built_anew_is_waited_for(
     host.absent = 1000
     with Client.connect("xoar") as client, pytest.raises(HostError, match="no Toolstack of tenant acme"):
         client.tenants_toolstack("acme")
+
+
+def test_one_that_ends_before_anything_was_asked_is_waited_for(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xoar.host.client._ANEW_PAUSE", 0.01)
+    ends = [Closed("it closed the connection")] * 2
+
+    def begin(requests: object, key: bytes) -> None:
+        if ends:
+            raise ends.pop()
+
+    monkeypatch.setattr("xoar.host.client._Requests.begin", begin)
+    with Client.connect("xoar") as client:
+        client.tenant = "acme"
+        assert client.request("host_info").fields.domains == 3 and not ends
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_before_it_is_sent(host: FakeHost) -> None:
