@@ -224,7 +224,6 @@ class Tenants:
         """Builds it, once what is left of it is gone."""
         tenant.recorded = False
         tenant.state, tenant.asked, tenant.note = BUILDING, True, note
-
         self._destroy(tenant, RETRIES)
 
     def _destroy(self, tenant: Tenant, tries: int) -> None:

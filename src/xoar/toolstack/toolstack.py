@@ -146,7 +146,7 @@ class Toolstack:
         """Begins to serve once all is known that XenStore has; whether there was a step towards it.
 
         A watch's first event may come after its answer, but comes before that to a later request; what it
-        tells of may be watched as well. Who does not answer is waited for some seconds only.
+        tells of may be watched as well. Who does not answer is waited for a minute only.
         """
         if self._store.idle and self._store.has_watched:
             self._store.has_watched = False
