@@ -58,7 +58,15 @@ def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
     with running("delegated", CONFIG.format(image=image()), logs) as host:
         host.cli("up", timeout=800)
         networks_up(host)
+        delegated(host)
         yield host
+
+
+def delegated(host: HostUnderTest) -> None:
+    """A tenant hears of what is delegated to it some time after the host's operator has an answer."""
+    host.wait_json(
+        lambda rows: [row["state"] for row in rows] == ["ready"] * 2, "driver", "list", tenant="acme"
+    )
 
 
 @pytest.fixture
@@ -180,6 +188,7 @@ def test_a_toolstack_that_is_built_again_has_its_guests_devices(state: None, log
     with running("delegated-again", CONFIG.format(image=image()), logs, replaced) as host:
         host.cli("up", timeout=800)
         networks_up(host)
+        delegated(host)
         acme = Tenant(host, "acme")
         acme.cli("volume", "create", "data", "--size", "64MiB")
         create(acme, "web", "--disk", "data", "--nic", "lan")

@@ -11,7 +11,7 @@ from xoar.builder.domains import LINKS, THERE, Domain, Domains
 from xoar.builder.errors import BuildError
 from xoar.builder.journal import Journal
 from xoar.builder.library import BLOCK, ENTRY, HEADER, KERNEL, MAGIC, Library
-from xoar.builder.memory import Memory
+from xoar.messages.memory import Memory
 from xoar.xen.box import Box
 
 
@@ -104,7 +104,7 @@ class _Parts:
             self.delegation.recall,
         ]
         remembers = [part.remember for part in parts]
-        self.memory = Memory(box, remembers, recalls, self.journal, said.append)
+        self.memory = Memory("builder", box, remembers, recalls, self.journal, said.append)
 
 
 def test_what_is_in_the_box_is_known_in_the_next_life():

@@ -17,11 +17,12 @@ from trial import Noticed, Shell, Trial
 from xoar.builder.library import KERNEL
 from xoar.host import devices, guests
 from xoar.host.devices import Disk, Network, Nic
+from xoar.host.errors import HostError
 from xoar.host.provision import disk_record, nic_record
 from xoar.messages.records import NO_IMAGE
 from xoar.privilege import shardset
 
-BOOT = ("bootstrapper", "xenstore", "console", "builder", "logic", "toolstack", "guest")
+BOOT = ("bootstrapper", "xenstore", "console", "builder", "logic", "toolstack", "restorer", "guest")
 """The manifests of which every host has domains."""
 
 _ROUTER = "10.0.2.2"  # the emulated network's; what is sent there reaches the operator's loopback
@@ -375,6 +376,33 @@ def _disk(trial: Trial) -> None:
     trial.content()
 
 
+def _ends(trial: Trial) -> None:
+    trial.serves()
+
+    def crashed() -> set[str]:
+        rows, _ = trial.client.rollbacks()
+        return {row.target for row in rows if row.found == "crash"}
+
+    def ended() -> bool | None:
+        try:
+            trial.client.objects()
+            return True if crashed() >= ENDING - {"logic"} else None
+        except HostError:
+            trial.hang_up()  # Console or the Toolstack is just at it
+            return None
+
+    trial.step("all but Logic have ended, and were put back", ended)
+    _guest(trial, "one", "tiny", 32)
+    Shell(trial, "one")
+    trial.step("so has Logic", lambda: True if "logic" in crashed() else None)
+    trial.ask("a rollback that is asked for", "shard_reboot", name="builder", timeout_ms=_TIMEOUT_MS)
+    _destroy(trial, "one")
+    trial.content()
+
+
+ENDING = frozenset(("logic", "builder", "console", "toolstack"))
+"""Shards that are rolled back; each has a module that ends it."""
+
 ALL = (
     Scenario("plain", "a tiny guest comes and goes", BOOT, _TINY, _plain),
     Scenario("linux", "Debian's kernel in a guest", BOOT, _TINY.replace("tiny", "debian"), _linux),
@@ -388,8 +416,19 @@ ALL = (
     ),
     Scenario("network", "a NetBack and guests on it", (*BOOT, "pciback", "netback"), _NETWORK, _network),
     Scenario("disk", "a BlkBack and guests on it", (*BOOT, "pciback", "blkback"), _DISK, _disk),
+    Scenario(
+        "ends",
+        "each shard that is rolled back ends, and is put back",
+        BOOT,
+        _TINY,
+        _ends,
+        {name: f"ending_{name}" for name in sorted(ENDING)},
+    ),
 )
 """The cheapest first."""
 
-FILES = tuple(Path(__file__).parent / name for name in ("scenarios.py", "trial.py", "ending_tenant.py"))
+FILES = (
+    *(Path(__file__).parent / name for name in ("scenarios.py", "trial.py", "ending_tenant.py", "ending.py")),
+    *(Path(__file__).parent / f"ending_{name}.py" for name in sorted(ENDING)),
+)
 """Of these an outcome depends."""

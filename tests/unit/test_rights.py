@@ -22,14 +22,14 @@ OTHERS = frozenset(("one", "two", "three"))
 @pytest.mark.parametrize(
     ("rule", "names"),
     [
-        (RULE, ["plain", "linux", "tenant", "network", "disk"]),
+        (RULE, ["plain", "linux", "tenant", "network", "disk", "ends"]),
         (Rule("guest_t_channel", "netback_t", "event", "bind"), ["network"]),
         (Rule("builder_t", "pciback_t", "domain", "create"), ["network", "disk"]),
         (
             Rule("console_t", "console_ioport_t", "resource", "use_noiommu"),
-            ["plain", "linux", "tenant", "network", "disk"],
+            ["plain", "linux", "tenant", "network", "disk", "ends"],
         ),
-        (Rule("console_t", "tenant_t", "grant", "unmap"), ["tenant"]),
+        (Rule("console_t", "tenant_t", "grant", "copy"), ["tenant"]),
         # no host has both
         (Rule("netback_t", "blkback_t", "grant", "copy"), []),
     ],

@@ -12,9 +12,9 @@ hardware <shard>                      may pass on configuration space and the me
 ecam <shard>                          one built on request that gets configuration space
 quota <shard> <memory in KiB> <vCPUs> <guests> <devices>   what the guests that it asks for may have together
 optional <manifest> <class> <permission> <boolean>   a right that is off, and the policy's switch for it
-restart <shard> <Restorer> <seconds> <KiB>   is rolled back by that one, after so many seconds (0: not by
-                                      time); KiB > 0: it may ask for it itself, and has a recovery box of
-                                      that size
+restart <shard> <Restorer> <seconds> <KiB> <port>   is rolled back by that one, after so many seconds (0:
+                                      not by time); KiB > 0: it may ask for it itself, and has a recovery box
+                                      of that size; <port> is the highest one of its event channels
 kick <who> <shard> <requests> <ms>    may ask for its rollback: after so many requests (0: as it likes), and
 if
                                       one takes longer than that
@@ -51,7 +51,7 @@ Plan = namedtuple(
 )
 """What is built at boot, then what Builder builds later: late shards with their links, and driver domains.
 `quotas` and `rooms` (KiB) are by the shard's name."""
-Restart = namedtuple("Restart", ("target", "restorer", "seconds", "box_kib"))
+Restart = namedtuple("Restart", ("target", "restorer", "seconds", "box_kib", "most_ports"))
 Kick = namedtuple("Kick", ("who", "target", "requests", "patience_ms"))
 Quota = namedtuple("Quota", ("memory_kib", "vcpus", "guests", "devices"))
 Optional = namedtuple("Optional", ("shard", "security_class", "permission", "boolean"))
@@ -82,8 +82,10 @@ def parse(text: str) -> Plan:
             elif kind == "ports":
                 by_name[words[0]].ports.append((int(words[1]), int(words[2])))
             elif kind == "restart":
-                seconds, box_kib = [int(word) for word in words[2:]]
-                plan.restarts.append(Restart(by_name[words[0]], by_name[words[1]], seconds, box_kib))
+                seconds, box_kib, most_ports = [int(word) for word in words[2:]]
+                plan.restarts.append(
+                    Restart(by_name[words[0]], by_name[words[1]], seconds, box_kib, most_ports)
+                )
             elif kind == "kick":
                 plan.kicks.append(Kick(by_name[words[0]], by_name[words[1]], int(words[2]), int(words[3])))
             elif kind == "room":

@@ -118,6 +118,8 @@ class Service:
         self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
         self._refusals = 0
         self.is_full: "Callable[[], bool]" = lambda: False
+        self.kicks: "dict[str, Callable[[], None]]" = {}
+        """What has a shard rolled back, by its name: those that are when they end."""
 
     # -- the life of Builder
 
@@ -512,6 +514,8 @@ class Service:
             self._clients[record.parent].send("stopped", 0, domid=domid, reason=reason)
         for server in self._servers.values():
             server.send("stopped", 0, domid=domid, reason=reason)
+        if record.name in self.kicks:
+            self.kicks[record.name]()
         if record.name in self._clients:
             self._clean_up_after(record.name)
 

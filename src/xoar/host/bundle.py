@@ -90,12 +90,19 @@ def plan_text(plan: BootPlan, guest_label: str, library_kib: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+_PORTS, _PORTS_OF_MANY = 63, 511
+"""The highest event channel of a shard that is rolled back: it closes all that it has opened each time. Some
+have one of each guest."""
+
+
 def _restart_lines(plan: BootPlan) -> Iterable[str]:
     room_kib = 0
     for shard in plan.restarted:
         restart = shard.manifest.restart
         room_kib += bootplan.memory_kib(shard.manifest, 0)
-        yield f"restart {shard.name} {plan.restorer} {restart.seconds} {restart.box_kib}"
+        serves_guests = any(link.server == shard.name for link in plan.guest_links)
+        ports = _PORTS_OF_MANY if serves_guests else _PORTS
+        yield f"restart {shard.name} {plan.restorer} {restart.seconds} {restart.box_kib} {ports}"
         yield f"word toolstack restarted={shard.name}:{str(restart).replace(' ', '_')}"
         if restart.policy == "idle":
             # on a channel of its own: one on which it asks for its snapshot may be signalled once too often

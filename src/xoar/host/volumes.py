@@ -71,6 +71,11 @@ def only_driver(client: Client, given: str, kind: str = BLKBACK) -> str:
         raise NotFound(f"there is no {kind} {given}.{nearest(given, names)}")
     if given or len(names) == 1:
         return given or names[0]
+    if not names and client.tenant:
+        raise HostError(
+            f"tenant {client.tenant} has no driver domain of kind {kind}, or it is not there yet",
+            hint="The host's operator delegates one: delegated = [...] in xoar.toml. See: xoar driver list",
+        )
     if not names:
         raise HostError(
             f"host {client.host.name} has no driver domain of kind {kind}",

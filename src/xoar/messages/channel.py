@@ -84,6 +84,17 @@ class Channel:
         except RingError:
             return False
 
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """What has come of a message that is not whole yet, and what waits for room in the ring: who is to go
+        on in this one's place (a next life) is given them."""
+        return self._decoder.part, self._queue
+
+    @halves.setter
+    def halves(self, value: "tuple[bytes, bytes]") -> None:
+        incoming, self._queue = value
+        self._decoder.feed(incoming)
+
     def renew(self) -> None:
         """Begins the conversation anew: what was on its way either way is lost."""
         assert self._renewal is not None

@@ -80,6 +80,11 @@ class Decoder:
         return rest
 
     @property
+    def part(self) -> bytes:
+        """What has arrived of a message that is not whole yet."""
+        return self._buffer
+
+    @property
     def between(self) -> bool:
         """Whether no part of a message waits for the rest of it."""
         return not self._buffer

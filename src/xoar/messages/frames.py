@@ -41,6 +41,12 @@ class FrameDecoder:
         self._tail = b""
         self._skipping = False
 
+    @property
+    def part(self) -> bytes:
+        """What has arrived of a frame that is not whole yet; feeding it to another decoder is the same as
+        feeding it to this one, unless it is longer than any frame."""
+        return self._tail
+
     def feed(self, untrusted_data: bytes) -> "list[Frame]":
         """The frames that these bytes complete. Never raises."""
         pieces = (self._tail + untrusted_data).split(_EDGE)

@@ -26,6 +26,8 @@ from xoar.messages.frames import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from xoar.messages.frames import Frame
 
 VERSION = 1
@@ -79,13 +81,19 @@ def decode_hello(payload: bytes) -> "tuple[int, int] | None":
 class _Stream:
     """Where the two directions of a channel are."""
 
+    STATE = ("accepted", "sent", "send_limit", "received", "receive_limit", "announced")
+
     def __init__(self) -> None:
-        self.accepted = False
+        self.accepted = 0
         self.sent = 0
         self.send_limit = 0
         self.received = 0
         self.receive_limit = 0
         self.announced = 0
+
+    def state(self) -> "dict[str, int]":
+        """All of it, by name."""
+        return {name: getattr(self, name) for name in self.STATE}
 
 
 class _End:
@@ -119,9 +127,17 @@ class _End:
 
     def take(self, limit: int) -> bytes:
         """At most `limit` bytes to put on the line now."""
-        data = self._output[:limit]
-        self._output = self._output[limit:]
+        data = self.waiting(limit)
+        self.sent(len(data))
         return data
+
+    def waiting(self, limit: int) -> bytes:
+        """At most `limit` bytes to put on the line now, which stay here until `sent`."""
+        return self._output[:limit]
+
+    def sent(self, count: int) -> None:
+        """So many bytes are on the line."""
+        self._output = self._output[count:]
 
     def feed(self, untrusted_data: bytes) -> "list[Event]":
         """What the received bytes mean."""
@@ -223,12 +239,39 @@ class LineServer(_End):
         """Says that this end has started anew, so that the other end drops channels of earlier days."""
         self._send(HELLO, 0, struct.pack("<BI", VERSION, 0))
 
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """What has come of a frame that is not whole yet, and what waits to be sent."""
+        return self._decoder.part, self._output
+
+    @halves.setter
+    def halves(self, value: "tuple[bytes, bytes]") -> None:
+        incoming, self._output = value
+        for _ in self._decoder.feed(incoming):
+            pass  # a whole frame that this one did not see is nobody's
+
+    def remember(self) -> "list[tuple[str, dict[str, int]]]":
+        """Messages (kind, fields), one of each channel, with which `recall` makes it anew."""
+        return [
+            ("remember_channel", dict(channel=number, **stream.state()))
+            for number, stream in self._streams.items()
+        ]
+
+    def recall(self, fields: "Any") -> None:
+        """Opens a channel that a former life had. ValueError: it can't be."""
+        channel = fields.channel
+        if not channel or channel in self._streams or len(self._streams) >= _MAX_CHANNELS:
+            raise ValueError("channel %d is no new one" % channel)
+        stream = self._streams[channel] = _Stream()
+        for name in _Stream.STATE:
+            setattr(stream, name, getattr(fields, name))
+
     def accept(self, channel: int) -> None:
         """Opens a channel that waits for it; nothing happens if the client has closed it meanwhile."""
         stream = self._streams.get(channel)
         if stream is None or stream.accepted:
             return
-        stream.accepted = True
+        stream.accepted = 1
         stream.receive_limit = stream.announced = self._window
         self._send(OPENED, channel, struct.pack("<I", self._window))
 
@@ -324,6 +367,6 @@ class LineClient(_End):
         if stream is None:
             super()._frame(frame, events)
         elif not stream.accepted and len(frame.payload) == 4:
-            stream.accepted = True
+            stream.accepted = 1
             (stream.send_limit,) = struct.unpack("<I", frame.payload)
             events.append(Event("opened", frame.channel, ""))

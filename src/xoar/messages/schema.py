@@ -10,6 +10,7 @@ is a further page, which starts after the last entry received.
 """
 
 from xoar.messages import store
+from xoar.messages.consoles import KEPT_CONSOLES
 from xoar.messages.kept import KEPT
 from xoar.messages.kind import Kind
 from xoar.messages.operator import OF_OPERATORS
@@ -19,7 +20,14 @@ from xoar.messages.shards import BETWEEN_SHARDS
 MAX_PAYLOAD = 8192
 """Bytes that may follow a frame's header."""
 
-TABLE = BETWEEN_SHARDS + OF_OPERATORS + REMEMBERED + KEPT + tuple([Kind(*row) for row in store.ROWS])
+TABLE = (
+    BETWEEN_SHARDS
+    + OF_OPERATORS
+    + REMEMBERED
+    + KEPT
+    + KEPT_CONSOLES
+    + tuple([Kind(*row) for row in store.ROWS])
+)
 
 
 BY_NAME = {kind.name: kind for kind in TABLE}

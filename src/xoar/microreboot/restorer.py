@@ -43,6 +43,8 @@ CRASHES = 3
 """A shard that was found ended in so many lives in a row is reported."""
 DEMAND_PACE = _NS // 20
 """Who asks as it likes gets a rollback as often as this (ns): it shall not keep others from being served."""
+_SLOWER, _SLOWEST = 4, 6
+"""With each life of a shard in a row that ended, that many times slower, so often: up to three minutes."""
 
 
 class _Shard:
@@ -101,7 +103,7 @@ class Restorer:
 
     def _asked(self, port: int, kick: Kick) -> None:
         shard = self._shards[kick.target]
-        due = shard.last + DEMAND_PACE
+        due = shard.last + DEMAND_PACE * _SLOWER ** min(shard.crashes, _SLOWEST)
         # whoever asks for its own is not there any more to ask again
         if kick.listens or kick.who == kick.target or due <= self._machine.now():
             self._roll_back(shard, _cause(kick), port)

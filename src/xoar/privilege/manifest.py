@@ -142,6 +142,7 @@ class Manifest:
     serial: Serial | None
     receives: tuple[str, ...]  # what Bootstrapper hands over: one of HANDED_OVER
     rights: tuple[Right, ...]
+    copies: bool  # the pages of links that lead here, in place of mapping them
     parent_line: int
     receives_line: int
 
@@ -332,10 +333,13 @@ def _manifest(table: _Table) -> Manifest:
     serial = _serial(table)
     receives = _receives(table)
     rights = _rights(table)
+    copies = False
+    if kind == "shard" and "pages" in table:
+        copies = table.choice("pages", ("mapped", "copied")) == "copied"
     table.end()
     return Manifest(
         table.path, name, summary, kind, main, memory_kib, vcpus, parent, lives, restart,
-        uses, frontends, serial, receives, rights, parent_line, receives_line,
+        uses, frontends, serial, receives, rights, copies, parent_line, receives_line,
     )  # fmt: skip
 
 

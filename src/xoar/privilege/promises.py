@@ -176,10 +176,13 @@ def _linked_only(manifest: Manifest, shards: ShardSet, domains: frozenset[str]) 
     own = frozenset({domain_type(manifest.name)})
     others = domains - {self_type(manifest)}
     clients = _clients(manifest, shards)
-    yield LINKED_ONLY, own, others - clients, "grant", _MAP
+    # who copies its clients' pages maps none
+    yield LINKED_ONLY, own, others - (frozenset() if manifest.copies else clients), "grant", _MAP
     # Xen's check of a copy names the owners of both pages, so it is the same for both directions
-    servers = frozenset(map(domain_type, frontend_servers(manifest, "vif")))
-    yield LINKED_ONLY, own, others - servers - _types(shards.clients(manifest, "vif")), "grant", ("copy",)
+    names = [use.server for use in manifest.uses if shards.manifests[use.server].copies]
+    copying = frozenset(map(domain_type, [*names, *frontend_servers(manifest, "vif")]))
+    copied = _types(shards.clients(manifest, "vif")) | (clients if manifest.copies else frozenset())
+    yield LINKED_ONLY, own, others - copying - copied, "grant", ("copy",)
     ends = frozenset({channel_type(manifest.name)})
     peers = clients | _servers(manifest) | _first_steps(manifest, shards) | _restoring(manifest, shards)
     yield LINKED_ONLY, ends, domains - peers, "event", ("bind",)

@@ -13,6 +13,8 @@ The rules follow the checks in Xen's xen/xsm/flask/hooks.c. Theory of operation:
   owner; and `unmap`, unless the client is there for ever), and the server binds to a port of the client that
   a builder allocated for it. The builder's `event create` on the client's label stands in the builder's
   manifest.
+- A server that copies its clients' pages (pages = "copied") has `grant copy` in place of that, both ways: Xen
+  asks whether the owner of the source may copy to the owner of the destination, whoever calls.
 - The front end of a device: its domain allocates its end of the channel itself and grants pages by itself;
   else it is as with a link. Pages of a vif are also copied, in both directions: Xen asks whether the owner of
   the source may copy to the owner of the destination, whoever calls.
@@ -188,9 +190,9 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
             yield from _ready(manifest, shards.root)
     for use in manifest.uses:
         origin = Origin(manifest.path, use.line, f"{manifest.name} opens the link {use.link} to {use.server}")
-        yield from ((rule, origin) for rule in _shared(manifest, use.server))
+        yield from ((rule, origin) for rule in _shared(manifest, shards.manifests[use.server]))
     for frontend in manifest.frontends:
-        yield from _frontend(manifest, frontend)
+        yield from _frontend(manifest, frontend, shards.manifests[frontend.server])
     if manifest.serial:
         yield from _serial(manifest, shards.root)
     if "hardware" in manifest.receives:
@@ -200,11 +202,14 @@ def _structural(manifest: Manifest, shards: ShardSet) -> Iterator[tuple[Rule, Or
         yield Rule(own, own_self, "mmu", "adjust"), Origin(manifest.path, manifest.receives_line, why)
 
 
-def _shared(manifest: Manifest, server_name: str) -> Iterator[Rule]:
-    """For pages of the client that the server maps, and an event channel."""
-    client, server = domain_type(manifest.name), domain_type(server_name)
-    client_end, server_end = channel_type(manifest.name), channel_type(server_name)
-    if not (server_name == "builder" and manifest.on_request):  # whom it builds it reaches without a grant
+def _shared(manifest: Manifest, to: Manifest) -> Iterator[Rule]:
+    """For pages of the client that the server maps or copies, and an event channel."""
+    client, server = domain_type(manifest.name), domain_type(to.name)
+    client_end, server_end = channel_type(manifest.name), channel_type(to.name)
+    if to.copies:
+        yield Rule(client, server, "grant", "copy")
+        yield Rule(server, client, "grant", "copy")
+    elif not (to.name == "builder" and manifest.on_request):  # whom it builds it reaches without a grant
         yield Rule(server, client, "grant", "map_read")
         yield Rule(server, client, "grant", "map_write")
         if manifest.kind != "shard" or manifest.lives != "forever":
@@ -216,11 +221,11 @@ def _shared(manifest: Manifest, server_name: str) -> Iterator[Rule]:
     yield Rule(client, client_end, "event", "send")
 
 
-def _frontend(manifest: Manifest, frontend: Frontend) -> Iterator[tuple[Rule, Origin]]:
+def _frontend(manifest: Manifest, frontend: Frontend, to: Manifest) -> Iterator[tuple[Rule, Origin]]:
     name, server = manifest.name, frontend.server
     why = f"each {frontend.protocol} of {name} has its back end in {server}"
     origin = Origin(manifest.path, frontend.line, why)
-    for rule in _shared(manifest, server):
+    for rule in _shared(manifest, to):
         yield rule, origin
     yield Rule(domain_type(name), channel_type(name), "event", "create"), origin
     if frontend.protocol == "vif":

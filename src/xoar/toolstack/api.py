@@ -128,6 +128,10 @@ class Operators:
         elif message.kind == "relay":
             self._piece(message.fields.channel, message.fields.data)
 
+    def forget(self) -> None:
+        """Console has begun anew: nobody is at the other end of these streams."""
+        self._streams.clear()
+
     def flush(self) -> None:
         """Sends answers as far as the link takes them."""
         for number in list(self._streams):

@@ -87,6 +87,7 @@ class Toolstack:
         self.waits = Waits(clock)
         self._link = link
         self._renewals = link.renewals
+        self._relay_renewals = relay.renewals
         self._store = store
         self._relay = relay
         self._settings = settings
@@ -200,7 +201,11 @@ class Toolstack:
         more = self._store.poll() or more
         # nobody is served by who does not know yet what there is
         if (self.begun or self._link.broken) and not self._relay.congested:
-            for message in self._relay.receive():
+            messages = self._relay.receive()
+            if self._relay.renewals != self._relay_renewals:
+                self._relay_renewals = self._relay.renewals
+                self._operators.forget()
+            for message in messages:
                 self.used = True
                 self._operators.receive(message)
             more = more or self._relay.more

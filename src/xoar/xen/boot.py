@@ -101,17 +101,15 @@ def kicks() -> "list[Kick]":
     return result
 
 
-MOST_PORTS = 63
-"""The highest event channel of a shard that is rolled back: at each rollback it closes what it has opened
-since."""
 LIFE_FRAME = 15  # of xoar.builder.start
 _ASK_AGAIN = 30 * 1000000000  # Restorer says so when it listens
 
 
-def _restorer() -> "int | None":
-    """The port of the channel to who rolls this shard back, if anybody does."""
+def _restorer() -> "list[int] | None":
+    """Of who rolls this shard back, if anybody does: the port of the channel there, after how many seconds it
+    does so in any case, and the highest port that this shard can have."""
     value = setting("restorer")
-    return None if value is None else int(value.split(":")[0])
+    return None if value is None else [int(word) for word in value.split(":")]
 
 
 def snapshot() -> int:
@@ -123,12 +121,13 @@ def snapshot() -> int:
     forgotten: look at every link afterwards. Event channels that were opened in a former life are closed.
     OSError(ENOTCONN): one of this shard's own channels was closed or is somebody else's.
     """
-    restorer = _restorer()
-    if restorer is None:
+    found = _restorer()
+    if found is None:
         return 0
+    restorer, _, most_ports = found
     opened = [value.split(":") for key in ("uses", "kick") for value in settings(key)]
     ports = [restorer] + [int(words[-1]) for words in opened] + events.bound()
-    ends, others = events.Ends(ports), events.closing(ports, MOST_PORTS)
+    ends, others = events.Ends(ports), events.closing(ports, most_ports)
     before = ends.look()
     life = nano.memory(LIFE_FRAME * PAGE_SIZE, 1, "I")
     _sweep()
@@ -144,7 +143,8 @@ def snapshot() -> int:
     others.make()
     nano.bind_timer()
     for port, was, now in zip(ports, before, ends.look()):
-        if now != was and now != (abi.EVTCHNSTAT_interdomain, was[1]):
+        # what Xen does not tell can't be checked
+        if was[0] < 0 or now not in (was, (abi.EVTCHNSTAT_interdomain, was[1])):
             raise OSError(_ENOTCONN, "event channel %d is not what it was" % port)
     return life[0]
 
@@ -171,8 +171,8 @@ def roll_back() -> None:
 
 def life_time() -> int:
     """After how many seconds this shard is rolled back in any case; 0: not by time."""
-    value = setting("restorer")
-    return 0 if value is None else int(value.split(":")[1])
+    found = _restorer()
+    return 0 if found is None else found[1]
 
 
 def term() -> "tuple[int, int] | None":

@@ -60,12 +60,16 @@ class Link:
     def notify(self):
         events.notify(self.link.port)
 
+    def look(self):
+        """Sees what the other end has written: a page that is mapped shows it at any time."""
+
     def ask(self, kind, **fields):
         """The answer's kind, or the number of the error."""
         self._last += 1
         self._channel.send(kind, self._last, **fields)
         deadline = events.now() + 30_000_000_000
         while events.now() < deadline:
+            self.look()
             self._channel.flush()
             for message in self._channel.receive():
                 if message.id == self._last:

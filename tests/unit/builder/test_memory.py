@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from xoar.builder.devices import Devices
 from xoar.builder.journal import Journal
 from xoar.builder.library import Library
-from xoar.builder.memory import Memory
 from xoar.builder.service import Service
 from xoar.host import bundle, compress
 from xoar.messages.codec import encode
+from xoar.messages.memory import Memory
 from xoar.messages.remembered import REMEMBERED
 from xoar.privilege.bootplan import FIRST_TENANT
 from xoar.xen.box import Box
@@ -50,7 +50,9 @@ class Lives(World):
             FIRST_GUEST,
         )
         service = self.service
-        self.memory = Memory(self.box, service.remembers(), service.recalls(), self.journal, self.said.append)
+        self.memory = Memory(
+            "builder", self.box, service.remembers(), service.recalls(), self.journal, self.said.append
+        )
         if self.memory.load():
             service.recalled()
         self.memory.store()

@@ -75,6 +75,7 @@ def test_builder_reads_what_is_built_later(drivers: list[Declared]) -> None:
     assert pciback.words == []  # Builder knows which devices it is to be told of
     (toolstack,) = (shard for shard in read.shards if shard.name == "toolstack")
     assert toolstack.words == [
+        "restarted=console:when_idle_and_after_120_s",
         "restarted=builder:when_idle_and_after_60_s",
         "restarted=logic:after_each_request",
         "restarted=toolstack:when_idle_and_after_600_s",

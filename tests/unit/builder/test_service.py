@@ -348,6 +348,23 @@ def test_a_guest_that_ends_is_reported_once_with_its_reason(world: World) -> Non
     assert world.servers["xenstore"].take() == [("stopped", 0, {"domid": domid, "reason": "crash"})]
 
 
+def test_a_shard_that_ends_is_put_back_if_somebody_does_that(world: World) -> None:
+    asked: list[str] = []
+    domids = {name: domid for domid, name in SHARDS.items()}
+    last = list(SHARDS.values())[-1]
+    world.service.kicks = {last: lambda: asked.append(last)}
+    for times in (1, 2):
+        world.xen.end(domids[last], _CRASH)
+        world.service.domains_changed()
+        world.service.domains_changed()
+        assert len(asked) == times
+        world.xen.present[domids[last]] = world.xen.present[domids[last]]._replace(flags=0, reason=None)
+        world.service.domains_changed()
+    world.xen.end(domids["xenstore"], _CRASH)
+    world.service.domains_changed()
+    assert asked == [last] * 2
+
+
 def test_bootstrapper_is_destroyed_when_it_has_ended(world: World) -> None:
     world.xen.present[0] = Info(0, 4, _POWEROFF, 1, 1 << 40, 1, 0, 0)
     world.service.domains_changed()

@@ -91,7 +91,7 @@ def test_a_toolstack_that_goes_ends_its_streams_and_gives_its_link_back() -> Non
     host = Host()
     acme = host.tenant("acme", ACME)
     channel, _ = begun(host, "acme", acme)
-    link = host.links[ACME]
+    link = host.clients[ACME]
     assert host.ask("release", domid=ACME).kind == "done"
     host.run()
     assert link.closed and host.closed[channel] == ""

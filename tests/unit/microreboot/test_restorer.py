@@ -151,6 +151,21 @@ def test_without_room_there_is_no_snapshot_and_the_shard_waits(host: Host) -> No
     assert host.life(7) == 0
 
 
+def test_who_asks_for_a_shard_that_ends_in_each_life_waits_longer_each_time(host: Host) -> None:
+    host.restorer.turn([LOGIC])
+    waits = []
+    for _ in range(9):
+        begun = host.machine.time
+        host.domains[7].reason = abi.SHUTDOWN_crash
+        host.restorer.turn([TOOLS])
+        due = host.restorer.deadline()
+        assert due is not None
+        waits.append((due - begun) / SECOND)
+        host.machine.time = max(due, begun)
+        host.restorer.turn([])
+    assert waits[1] < 1 and waits[4] > 10 and 190 < waits[-1] < 210
+
+
 def test_who_asks_as_it_likes_is_served_at_a_pace_and_others_at_once(host: Host) -> None:
     host.restorer.turn([LOGIC])
     host.restorer.turn([TOOLS])

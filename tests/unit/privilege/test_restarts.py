@@ -56,7 +56,8 @@ def test_the_one_who_rolls_back_has_what_that_takes_and_nothing_else(folder, acc
     }
     over_others = {rule.target for rule in allowed if rule.source == "restorer_t"}
     assert over_others == {
-        "probe_t", "logic_t", "builder_t", "toolstack_t", "restorer_t", "restorer_t_channel", "xen_t",
+        "probe_t", "logic_t", "builder_t", "toolstack_t", "console_t",
+        "restorer_t", "restorer_t_channel", "xen_t",
     }  # fmt: skip
     assert not [rule for rule in allowed if rule.target == "restorer_t" and rule.source == "probe_t"]
 
@@ -65,13 +66,13 @@ def test_a_shard_that_is_rolled_back_can_not_change_its_memory_map(folder):
     allowed = rules.derive(folder.load())
     assert Rule("probe_t", "probe_t", "mmu", "physmap") not in allowed
     assert Rule("bootstrapper_t", "probe_t", "mmu", "physmap") in allowed
-    assert Rule("console_t", "console_t", "mmu", "physmap") in allowed
+    assert Rule("xenstore_t", "xenstore_t", "mmu", "physmap") in allowed
 
 
 @pytest.mark.parametrize(
     ("who", "on", "security_class", "permission"),
     [
-        ("restorer", "console", "domain", "pause"),
+        ("restorer", "xenstore", "domain", "pause"),
         ("restorer", "builder", "domain", "destroy"),
         ("restorer", "guest", "mmu", "map_read"),
         ("restorer", "guest", "shadow", "logdirty"),
@@ -102,10 +103,10 @@ ANEW = 'policy = "anew"\nseconds = 3600\npause = 60\n'
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("console", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "it maps pages of"),
+        ("xenstore", 'restart = "none"', '[restart]\npolicy = "timer"\nseconds = 9\n', "it maps pages of"),
         ("builder", 'policy = "idle"', 'policy = "timer"', "it maps pages of"),
         ("tenant", ANEW, 'policy = "timer"\nseconds = 9\n', "from boot to the end"),
-        ("console", 'restart = "none"', f"[restart]\n{ANEW}", "built while the host runs"),
+        ("xenstore", 'restart = "none"', f"[restart]\n{ANEW}", "built while the host runs"),
         ("restorer", 'receives = ["restarts"]', "", "no shard rolls others back"),
         ("probe", 'by = ["toolstack"]', 'by = ["toolbox"]', 'by holds "toolbox"'),
         ("probe", 'by = ["toolstack"]', 'by = ["probe"]', 'by holds "probe"'),
@@ -128,8 +129,10 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
     folder.change("probe", 'by = ["toolstack"]', 'by = ["xenstore", "toolstack"]')
     plan = bootplan.plan(folder.load())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    ((target, restorer, seconds, box_kib),) = [row for row in read.restarts if row.target.name == "probe"]
-    assert (target.name, restorer.name, seconds, box_kib) == ("probe", "restorer", 0, 0)
+    ((target, restorer, seconds, box_kib, ports),) = [
+        row for row in read.restarts if row.target.name == "probe"
+    ]
+    assert (target.name, restorer.name, seconds, box_kib, ports) == ("probe", "restorer", 0, 0, 63)
     assert [
         (kick.who.name, kick.target.name, kick.requests, kick.patience_ms)
         for kick in read.kicks
@@ -138,7 +141,7 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": (8 + 8 + 3 + 10) * 1024}
+    assert read.rooms == {"restorer": (11 + 8 + 8 + 3 + 10) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
@@ -146,17 +149,25 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
 def test_logic_builder_and_toolstack_are_rolled_back_after_each_request_by_default():
     plan = bootplan.plan(shardset.load_all())
     read = bootstrapper.parse(plan_text(plan, "guest_label", 0))
-    assert [(restart.target.name, restart.seconds, restart.box_kib) for restart in read.restarts] == [
-        ("builder", 60, 1024),
-        ("logic", 0, 0),
-        ("toolstack", 600, 1024),
+    assert [
+        (restart.target.name, restart.seconds, restart.box_kib, restart.most_ports)
+        for restart in read.restarts
+    ] == [
+        ("console", 120, 5632, 511),
+        ("builder", 60, 1024, 63),
+        ("logic", 0, 0, 63),
+        ("toolstack", 600, 1024, 63),
     ]
     assert [(kick.who.name, kick.target.name, kick.requests) for kick in read.kicks] == [
+        ("console", "console", 0),
+        ("toolstack", "console", 0),
+        ("builder", "console", 0),
         ("builder", "builder", 0),
         ("toolstack", "builder", 0),
         ("xenstore", "logic", 1),
         ("toolstack", "logic", 0),
         ("toolstack", "toolstack", 0),
+        ("builder", "toolstack", 0),
     ]
 
 

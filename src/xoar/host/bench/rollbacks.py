@@ -19,7 +19,7 @@ from xoar.host.emulator import Launch
 from xoar.host.progress import Reporter
 
 SIDES = ("with", "without")
-PATIENT = ("xenstore", "builder", "toolstack", "restorer")
+PATIENT = ("xenstore", "console", "builder", "toolstack", "restorer")
 """The shards that ask for rollbacks; each has a module `patient` that does not."""
 
 _CREATES = 7  # in each host of a round

@@ -35,10 +35,10 @@ def main() -> None:
 
     step = ""
     try:
-        restored = [restart.target for restart in todo.restarts]
+        ports = {restart.target.name: restart.most_ports for restart in todo.restarts}
         for shard in todo.shards:
             step = "create " + shard.name
-            _create(shard, todo.rooms.get(shard.name, 0), shard in restored)
+            _create(shard, todo.rooms.get(shard.name, 0), ports.get(shard.name, control.MOST_PORTS))
         step = "connect the shards"
         words, waiting = _connect(todo)
         ports = _connect_restorer(todo, words)
@@ -68,9 +68,7 @@ def main() -> None:
     print("bootstrapper: %d shards ready after %d ms" % (len(todo.shards), took))
 
 
-def _create(shard: "Shard", room_kib: int, restored: bool) -> None:
-    """`restored`: it is rolled back, and looks at all its event channels then."""
-    most_ports = boot.MOST_PORTS if restored else control.MOST_PORTS
+def _create(shard: "Shard", room_kib: int, most_ports: int) -> None:
     uuid = bytes(15) + bytes([shard.domid])
     construct.create(
         shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES, room_kib, most_ports
@@ -103,9 +101,9 @@ def _connect_restorer(todo: "Plan", words: "dict[str, list[str]]") -> "dict[str,
     """Opens the event channels between the one who rolls shards back, these, and those who ask for it.
     Returns the port of each that is rolled back."""
     ports = {}
-    for target, restorer, seconds, _ in todo.restarts:
+    for target, restorer, seconds, _, most_ports in todo.restarts:
         port = ports[target.name] = events.allocate(target.domid, restorer.domid)
-        words[target.name].append("restorer=%d:%d" % (port, seconds))
+        words[target.name].append("restorer=%d:%d:%d" % (port, seconds, most_ports))
         for who, what, requests, patience_ms in todo.kicks:
             if what is target:
                 port = events.allocate(who.domid, restorer.domid)
@@ -121,7 +119,7 @@ def _targets(
 ) -> "list[str]":
     """What Restorer is to know of those that it rolls back; `places`: where the modules of each shard lie."""
     words = []
-    for target, _, seconds, box_kib in todo.restarts:
+    for target, _, seconds, box_kib, _ in todo.restarts:
         links = ["%d+1" % link_frame(link.gref) for link in todo.links if link.client is target]
         modules = ["%d+%d" % (address // PAGE, -(-size // PAGE)) for address, size in places[target.name]]
         # with a box a conversation goes on over a rollback, else the other end begins a new one

@@ -3,15 +3,15 @@
 import nano
 from xoar.abi import xen as abi
 from xoar.builder import plan
-from xoar.builder.conversations import Conversations
 from xoar.builder.devices import Devices
 from xoar.builder.domains import LINKS
 from xoar.builder.journal import Journal
 from xoar.builder.library import PLAN, Library
 from xoar.builder.machine import Machine
-from xoar.builder.memory import Memory
 from xoar.builder.service import Service
 from xoar.messages.channel import Channel
+from xoar.messages.conversations import Conversations
+from xoar.messages.memory import Memory
 from xoar.messages.renewal import CLIENT, SERVER, Renewal
 from xoar.xen import boot, control, events
 from xoar.xen.box import Box
@@ -145,8 +145,11 @@ def main() -> None:
     first_guest = int(_needed("first_guest"))
     service = Service(machine, library, clients, servers, todo, devices, journal, first_guest)
     box = Box(boot.box())
-    memory = Memory(box, service.remembers(), service.recalls(), journal)
+    memory = Memory("builder", box, service.remembers(), service.recalls(), journal)
     service.is_full = lambda: memory.full
+    for kick in boot.kicks():
+        if kick.target != boot.setting("name"):
+            service.kicks[kick.target] = _notifier(kick.port)
     first = boot.snapshot() <= 1
     exceptions = events.bind_virq(abi.VIRQ_DOM_EXC)
     boot.ready()  # the first life may be too short for it

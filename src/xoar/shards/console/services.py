@@ -1,12 +1,14 @@
 """What an operator's channel can be connected to. Each has `data` and `pump`; neither waits.
 
 `pump` moves what it can within the channel's credit and a fair share of the line; False: the channel is done
-and has been closed.
+and has been closed. `state` is what a next life needs to go on with it (remember_service), `halves` the bytes
+that are on their way, in and out.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from xoar.messages.channel import Channel
     from xoar.messages.line import LineServer
@@ -20,6 +22,14 @@ _NOTICE_SIZE = 64
 _MAX_BACKLOG = 32768
 
 
+def _state(service: str, **fields: "Any") -> "dict[str, Any]":
+    """All fields of remember_service but the channel."""
+    found: "dict[str, Any]" = {"service": service}
+    for name in ("domid", "position", "stop", "follow", "number", "hung_up"):
+        found[name] = fields.get(name, 0)
+    return found
+
+
 class LogReader:
     """Sends what a domain printed: all that is kept and, with `follow`, what comes until it ends."""
 
@@ -31,6 +41,23 @@ class LogReader:
         self._follow = follow
         # without `follow` a domain that prints faster than the line carries must not keep it open for ever
         self._stop = domain.history.end
+
+    @property
+    def state(self) -> "dict[str, Any]":
+        """Where it is."""
+        return _state(
+            "log", domid=self.domain.domid, position=self._position, stop=self._stop, follow=int(self._follow)
+        )
+
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """Nothing: what was printed stays where it is until the line takes it."""
+        return b"", b""
+
+    def go_on(self, fields: "Any", halves: "tuple[bytes, bytes]") -> None:
+        """From where a former life was, which may have said anything."""
+        end = self.domain.history.end
+        self._position, self._stop = min(fields.position, end), min(fields.stop, end)
 
     def data(self, untrusted_data: bytes) -> None:
         """A log takes no input."""
@@ -62,6 +89,21 @@ class ConsoleReader(LogReader):
         super().__init__(line, channel, domain, True)
         self._position = domain.history.end
         self._input = b""
+
+    @property
+    def state(self) -> "dict[str, Any]":
+        """Where it is."""
+        return _state("console", domid=self.domain.domid, position=self._position)
+
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """Input that the guest has not taken."""
+        return self._input, b""
+
+    def go_on(self, fields: "Any", halves: "tuple[bytes, bytes]") -> None:
+        """As in LogReader."""
+        super().go_on(fields, halves)
+        self._input = halves[0]
 
     def data(self, untrusted_data: bytes) -> None:
         """Input for the guest; at most the channel's window waits here."""
@@ -95,6 +137,20 @@ class XenReader:
         self._follow = follow
         self._position = 0
 
+    @property
+    def state(self) -> "dict[str, Any]":
+        """Where it is."""
+        return _state("xen", position=self._position, follow=int(self._follow))
+
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """Nothing: the log is Xen's."""
+        return b"", b""
+
+    def go_on(self, fields: "Any", halves: "tuple[bytes, bytes]") -> None:
+        """From where a former life was. Xen does not mind any number."""
+        self._position = fields.position & 0xFFFFFFFF
+
     def data(self, untrusted_data: bytes) -> None:
         """A log takes no input."""
         self._line.consumed(self._channel, len(untrusted_data))
@@ -119,8 +175,11 @@ class RelayStream:
     ends and has a `successor`, that takes over the operator's channel.
     """
 
-    def __init__(self, line: "LineServer", channel: int, relay: "Channel", number: int) -> None:
+    def __init__(
+        self, line: "LineServer", channel: int, relay: "Channel", number: int, toolstack: int
+    ) -> None:
         self.number = number
+        self._toolstack = toolstack
         self.line_channel = channel
         self.successor: "LogReader | None" = None
         self._line = line
@@ -128,6 +187,21 @@ class RelayStream:
         self._input = b""
         self._output = b""
         self.hung_up = False
+
+    @property
+    def state(self) -> "dict[str, Any]":
+        """Which stream it is."""
+        return _state("relay", domid=self._toolstack, number=self.number, hung_up=int(self.hung_up))
+
+    @property
+    def halves(self) -> "tuple[bytes, bytes]":
+        """What waits for room in the link, and on the line."""
+        return self._input, self._output
+
+    def go_on(self, fields: "Any", halves: "tuple[bytes, bytes]") -> None:
+        """The same stream as in a former life."""
+        self.hung_up = bool(fields.hung_up)
+        self._input, self._output = halves
 
     def data(self, untrusted_data: bytes) -> None:
         """A piece for the Toolstack; at most the channel's window waits here."""

@@ -31,7 +31,8 @@ _LINE_STATUS = 5
 
 _DIVISOR_ACCESS = 0x80
 _EIGHT_BITS = 0x03
-_ENABLE_AND_CLEAR_FIFOS_TRIGGER_14 = 0xC7
+_ENABLE_FIFOS_TRIGGER_14 = 0xC1
+_CLEAR_FIFOS = 0x06
 _RECEIVED_DATA = 0x01
 _DTR_RTS = 0x03
 _DATA_READY = 0x01
@@ -42,16 +43,17 @@ _FIFO_SIZE = 16
 
 
 class Uart:
-    """The port at I/O address `base`, set to 115200 8N1. `present` is False if nothing answers there."""
+    """The port at I/O address `base`, set to 115200 8N1. `present` is False if nothing answers there.
+    `fresh`: what is on its way is of no use."""
 
-    def __init__(self, ports: "Ports", base: int) -> None:
+    def __init__(self, ports: "Ports", base: int, fresh: bool = True) -> None:
         self._ports = ports
         self._base = base
         ports.outb(base + _LINE_CONTROL, _DIVISOR_ACCESS | _EIGHT_BITS)
         ports.outb(base + _DATA, 1)
         ports.outb(base + _INTERRUPT_ENABLE, 0)
         ports.outb(base + _LINE_CONTROL, _EIGHT_BITS)
-        ports.outb(base + _FIFO_CONTROL, _ENABLE_AND_CLEAR_FIFOS_TRIGGER_14)
+        ports.outb(base + _FIFO_CONTROL, _ENABLE_FIFOS_TRIGGER_14 | (_CLEAR_FIFOS if fresh else 0))
         # without OUT2 no interrupt leaves the chip; enabled, it shows in the identification register
         # whether the FIFO has reached its trigger level
         ports.outb(base + _MODEM_CONTROL, _DTR_RTS)

@@ -1,10 +1,9 @@
-"""What Builder remembers over a rollback: its parts as messages in the recovery box, and back.
+"""What a shard remembers over a rollback: its parts as messages in the recovery box, and back.
 
 Whatever lies in the box, a new life begins: what is no message, or says what can't be, is left out and
 reported.
 """
 
-from xoar.builder.errors import BuildError
 from xoar.messages.codec import decode, encode
 from xoar.messages.errors import MessageError
 from xoar.xen.box import Full
@@ -36,17 +35,20 @@ _RESERVE = 8192  # bytes of the box for what a request or two may add
 
 
 class Memory:
-    """`recalls`: each takes a message and says whether it was its own; `remembers`: each gives messages,
-    (kind, fields) each, which nobody changes afterwards. `log` takes and gives records as they are."""
+    """`who` is the shard, for its reports. `remembers`: each gives messages, (kind, fields) each, which
+    nobody changes afterwards; `recalls`: each takes a message and says whether it was its own. `log` takes
+    and gives records as they are."""
 
     def __init__(
         self,
+        who: str,
         box: "Box",
         remembers: "list[Callable[[], list[tuple[str, dict[str, Any]]]]]",
         recalls: "list[Callable[[Message], bool]]",
-        log: "Log",
+        log: "Log | None" = None,
         report: "Callable[[str], None]" = print,
     ) -> None:
+        self._who = who
         self._box = box
         self._remembers = remembers
         self._recalls = recalls
@@ -54,21 +56,24 @@ class Memory:
         self._report = report
         # what was stored last
         self._entries: "list[tuple[str, dict[str, Any]]] | None" = None
+        self._records: "list[bytes]" = []
         self._logged: "list[bytes]" = []
+        self._refused = False
         self.full = False
 
-    def store(self) -> None:
+    def store(self) -> bool:
         """Puts all that is to be remembered into the box; of the log what there is room for, the newest.
 
-        `full` says that no more should be asked for. Without room for the rest the box keeps what it had.
+        `full` says that no more should be asked for. False: there is no room for the rest, the box keeps
+        what it had.
         """
         entries = []
         for remember in self._remembers:
             entries += remember()
-        log = list(self._log.remember())
+        log = list(self._log.remember()) if self._log is not None else []
         if entries == self._entries and log == self._logged:
-            return
-        records = [encode(kind, 0, **fields) for kind, fields in entries]
+            return True
+        records = self._encoded(entries)
         left = self._box.room - sum([len(record) + 4 for record in records])
         self.full = left < _RESERVE
         kept = len(log)
@@ -77,23 +82,38 @@ class Memory:
             left -= len(log[kept]) + 4
         try:
             self._box.store(records + log[kept:])
-            self._entries, self._logged = entries, log
         except Full as error:
-            self._report("builder: no room in the recovery box: %s" % error)
+            if not self._refused:
+                self._say("no room: %s" % error)
+            self._refused = True
+            return False
+        self._entries, self._records, self._logged = entries, records, log
+        self._refused = False
+        return True
+
+    def _encoded(self, entries: "list[tuple[str, dict[str, Any]]]") -> "list[bytes]":
+        """Their messages; those of entries that are as they were, in the same place, are there already."""
+        before, records = self._entries or [], self._records
+        return [
+            records[i]
+            if i < len(before) and before[i] == entries[i]
+            else encode(entries[i][0], 0, **entries[i][1])
+            for i in range(len(entries))
+        ]
 
     def load(self) -> int:
         """Has everybody take back what is theirs; how many records there were."""
         records = self._box.load()
         wrong = []
         for record in records:
-            if not self._log.recall(record):
+            if self._log is None or not self._log.recall(record):
                 trouble = self._take(record)
                 if trouble:
                     wrong.append(trouble)
         for text in wrong[:_MOST_REPORTS]:
-            self._report("builder: the recovery box: %s" % text)
+            self._say(text)
         if len(wrong) > _MOST_REPORTS:
-            self._report("builder: the recovery box: %d more" % (len(wrong) - _MOST_REPORTS))
+            self._say("%d more" % (len(wrong) - _MOST_REPORTS))
         return len(records)
 
     def _take(self, record: bytes) -> str:
@@ -102,6 +122,11 @@ class Memory:
             message = decode(record)
             if not any([recall(message) for recall in self._recalls]):
                 return "nobody knows %s" % message.kind
-        except (MessageError, BuildError, OSError, ValueError) as error:
+        except MessageError as error:
             return str(error)
+        except Exception as error:  # whatever it is, the next life would meet it again
+            return "%s: %s" % (message.kind, error)
         return ""
+
+    def _say(self, text: str) -> None:
+        self._report("%s: the recovery box: %s" % (self._who, text))

@@ -1,4 +1,4 @@
-"""Builder's links: those of who asks it, and those of whom it asks."""
+"""A shard's links: those of who asks it, and those of whom it asks."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Conversations:
 
     def expire(self, now: int) -> "int | None":
         """Begins those anew in which half a message, or one that nobody takes, waits for too long: one client
-        shall not keep Builder from being at rest. When to look again (ns), if one waits."""
+        shall not keep the shard from being at rest. When to look again (ns), if one waits."""
         waiting = {}
         for channel in self._all():
             if not channel.idle:

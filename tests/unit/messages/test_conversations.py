@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.unit.messages.test_channel import Renewed
 
-from xoar.builder.conversations import Conversations
 from xoar.messages.codec import encode
+from xoar.messages.conversations import Conversations
 
 SECOND = 1_000_000_000
 FRAME = encode("unpause", 9, domid=7)

@@ -1,0 +1,10 @@
+"""The shard console, which ends in its third life."""
+
+from ending import in_life
+
+from xoar.shards.console import main as shard
+
+
+def main():
+    in_life(3)
+    shard.main()
