@@ -247,8 +247,7 @@ class LineServer(_End):
     @halves.setter
     def halves(self, value: "tuple[bytes, bytes]") -> None:
         incoming, self._output = value
-        for _ in self._decoder.feed(incoming):
-            pass  # a whole frame that this one did not see is nobody's
+        self._decoder.feed(incoming)  # a whole frame that this one did not see is nobody's
 
     def remember(self) -> "list[tuple[str, dict[str, int]]]":
         """Messages (kind, fields), one of each channel, with which `recall` makes it anew."""

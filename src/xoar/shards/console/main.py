@@ -151,10 +151,8 @@ def main() -> None:
     for client in boot.clients():
         if client.link == "operator":
             console.toolstack(client.name, client.domid, client.gref, client.port)
-        elif client.link == "introduce":
-            console.builder(client.domid, client.gref, client.port)
         else:
-            console.domains.add(client.domid, 0, client.gref, client.port)
+            console.builder(client.domid, client.gref, client.port)
     life = Life(box)
     at_rest = life.begin()
     memory = ConsoleMemory(console, box)
