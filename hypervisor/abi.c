@@ -122,6 +122,15 @@ static void domctls(void)
     END();
     DOMCTL(resumedomain);
     END();
+    NUMBER(XEN_SCHEDULER_CREDIT);
+    NUMBER(XEN_SCHEDULER_CREDIT2);
+    NUMBER(XEN_DOMCTL_SCHEDOP_putinfo);
+    DOMCTL(scheduler_op);
+    DOMCTL_FIELD(scheduler_op, sched_id);
+    MEMBER(struct xen_domctl, u.scheduler_op.cmd, "action");
+    MEMBER(struct xen_domctl, u.scheduler_op.u.credit.weight, "weight");
+    MEMBER(struct xen_domctl, u.scheduler_op.u.credit.cap, "cap");
+    END();
     NUMBER(XEN_DOMCTL_SHADOW_LOGDIRTY_UNMAP);
     NUMBER(XEN_DOMCTL_SHADOW_OP_CLEAN);
     NUMBER(XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY);

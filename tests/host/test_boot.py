@@ -29,6 +29,7 @@ def test_the_shards_of_the_manifests_run_and_no_domain_0(host: HostUnderTest) ->
 
 def test_ps_agrees_with_xen_itself(host: HostUnderTest) -> None:
     host.create("one")
+    host.wait_for("one", rb"login: ")  # a guest that boots gives some pages back
     told = {row["id"]: row["memory_kib"] for row in host.json("ps")}
     assert 0 not in told
     assert {domid: pages * 4 for domid, pages in host.domains_in_xen().items()} == told

@@ -20,7 +20,7 @@ from xoar.blkback.jobs import Job
 from xoar.blkback.names import split
 from xoar.blkback.parties import HOST, Party, tenant
 from xoar.blkback.requests import Request
-from xoar.blkback.vbds import VBDS, Vbds, vbd_of
+from xoar.blkback.vbds import LEAVES, VBDS, Vbds, vbd_of
 from xoar.blkback.volumes import Volume, Volumes
 from xoar.xenstore import tenants
 from xoar.xenstore.linux import DEVICE, Connection, connect
@@ -28,7 +28,8 @@ from xoar.xenstore.linux import DEVICE, Connection, connect
 _REQUESTS = "requests"
 _EVENTS = 1000  # that are noted before there is a turn
 _TURN = 1.0  # seconds
-_REFRESH = 3.0  # seconds between looks at how full the pool is
+_REFRESH = 3.0  # seconds between looks at the volumes
+_MEASURES = 30.0  # seconds that what they take is shown for: under load it changes with each look
 _PATIENCE = 60.0  # seconds: for the controller's disks to appear
 
 
@@ -49,6 +50,8 @@ class Agent:
         self._vbds = Vbds(store, self._party_of, self._being_done)
         self._job: Job | None = None
         self._refreshed = 0.0  # when pool and volumes were shown; 0 makes the next turn do it
+        self._measured = 0.0
+        self._used: dict[str, int] = {}  # KiB that each volume took then, and "" the pool
         # what events have told since the last turn
         self._all_tenants = self._all_vbds = False
         self._changed_tenants: set[int] = set()
@@ -76,10 +79,10 @@ class Agent:
             self._host.dirty = True
         elif token == VBDS:
             vbd = vbd_of(words[0], words[1]) if len(words) > 1 else None
-            if vbd is not None:
-                self._changed_vbds.add(vbd)
-            elif len(words) < 2:
+            if len(words) < 2:
                 self._all_vbds = True
+            elif vbd is not None and (len(words) == 2 or words[2] in LEAVES):
+                self._changed_vbds.add(vbd)
         elif not words:
             self._all_tenants = True
         else:
@@ -174,6 +177,7 @@ class Agent:
             return
         if job.answer:
             self._job = None
+            self._measured = 0.0
             self._publish()
             print(f"blkback: {job.desk.title}: request {job.number}: {job.answer}", flush=True)
         # a desk that was closed meanwhile, or closed and opened again, is not told
@@ -226,7 +230,10 @@ class Agent:
             print(f"blkback: {error}", flush=True)
             self._say_state(self._desks())
         if pool is not None:
-            self._host.show("pool", f"size_kib={pool.size_kib} used_kib={pool.used_kib}")
+            if self._refreshed >= self._measured + _MEASURES:
+                self._measured, self._used = self._refreshed, {}
+            used = self._used.setdefault("", pool.used_kib)
+            self._host.show("pool", f"size_kib={pool.size_kib} used_kib={used}")
         table = self._volumes.table
         states = {name: None if self._failure else self._volumes.status(name) for name in table}
         for desk in self._desks():
@@ -256,7 +263,8 @@ class Agent:
             owner, _ = split(volume)
             if owner:
                 count, size, used = sums.get(owner, (0, 0, 0))
-                sums[owner] = (count + 1, size + facts.size_kib, used + (_used(states[volume]) or 0))
+                taken = self._used_kib(volume, states[volume]) or 0
+                sums[owner] = (count + 1, size + facts.size_kib, used + taken)
         said = {
             owner: f"volumes={count} size_kib={size} used_kib={used}"
             for owner, (count, size, used) in sums.items()
@@ -264,7 +272,7 @@ class Agent:
         self._host.show_table(tenants.TENANTS, said, [])
 
     def _words(self, volume: str, facts: Volume, origin: str, status: dm.Status | None) -> str:
-        used = _used(status)
+        used = self._used_kib(volume, status)
         state = "importing" if facts.unfinished else "bad" if used is None else "ok"
         users = ",".join(map(str, self._vbds.claims.users(volume)))
         return (
@@ -272,15 +280,16 @@ class Agent:
             f" users={users or '-'} state={state}"
         )
 
+    def _used_kib(self, volume: str, status: dm.Status | None) -> int | None:
+        """What a volume takes of the pool; None if it is not usable."""
+        used = dm.thin_used(status.text) if status else None
+        return None if used is None else self._used.setdefault(volume, used)
+
     def _say_state(self, desks: list[Desk]) -> None:
         for desk in desks:
             if self._failure:
                 desk.show("note", line(self._failure))
             desk.show("state", "failed" if self._failure else "ready")
-
-
-def _used(status: dm.Status | None) -> int | None:
-    return dm.thin_used(status.text) if status else None
 
 
 def open_volumes() -> Volumes:

@@ -47,13 +47,13 @@ class Claims:
         """A vbd uses its volume no more, if it did."""
         self._claims.pop(vbd, None)
 
-    def vbds(self) -> list[Vbd]:
-        """All vbds that use a volume."""
-        return list(self._claims)
+    def vbds(self, volume: str | None = None) -> list[Vbd]:
+        """The vbds that use a volume; None: any."""
+        return [vbd for vbd, claim in self._claims.items() if volume in (None, claim.volume)]
 
     def users(self, volume: str) -> list[int]:
         """The guests that use a volume, in order."""
-        return sorted({vbd.guest for vbd, claim in self._claims.items() if claim.volume == volume})
+        return sorted({vbd.guest for vbd in self.vbds(volume)})
 
     def written(self, volume: str) -> bool:
         """Whether a volume's user may write to it."""

@@ -20,6 +20,9 @@ from xoar.xenstore.errors import Refused
 from xoar.xenstore.linux import Connection
 
 VBDS = "backend/vbd"
+LEAVES = ("params", "state", "online", "hotplug-status")
+"""The nodes of a device whose changes count; the others come with `params`, or are its driver's."""
+
 _CLOSED = "6"  # XenbusStateClosed, io/xenbus.h
 _CLOSING = 30.0  # seconds: for the last user's requests to end before a volume has its next user
 _VDEV_MAX = 0xFFFFFFFF
@@ -105,30 +108,33 @@ class Vbds:
 
     def _is_wanted(self, vbd: Vbd) -> bool:
         # a guest that goes from one driver to the next (GRUB's, Linux's) closes the device and opens it again
-        if self._node(vbd, "state") == _CLOSED and self._node(vbd, "online") != "1":
+        state = self._node(vbd, "state")
+        if state == _CLOSED and self._node(vbd, "online") != "1":
             return False
-        return bool(self._node(vbd, "params"))
+        # requests take long on a busy host: whose state is there is there
+        return bool(state and vbd in self.claims) or bool(self._node(vbd, "params"))
 
     def _party(self, vbd: Vbd) -> Party | None:
         owner = tenants.owner(self._store, _path(vbd))
         return None if owner is None else self._party_of(owner)
 
-    def _volume(self, vbd: Vbd) -> str:
+    def _volume(self, vbd: Vbd, name: str) -> str:
         """The volume that a device is to have. Raises RequestError, AttachError."""
         party = self._party(vbd)
         if party is None:
             raise AttachError("this driver domain is not delegated to the Toolstack of the guest")
-        return party.volume(self._node(vbd, "params"))
+        return party.volume(name)
 
     def _claim(self, vbd: Vbd, pool: Pool) -> dm.Status | None:
         """Gives a device its volume; None if that has to wait. Raises BlkBackError, OSError."""
-        volume = self._volume(vbd)
         name = self._node(vbd, "params")
+        volume = self._volume(vbd, name)
         pool.get(volume)
         busy = self._busy(volume)
         if busy:
             raise AttachError(f"volume {name} is busy: {busy}")
-        for user in self.claims.vbds():  # who has gone may have gone before the event that says so
+        for user in self.claims.vbds(volume):
+            # who has gone may have gone before the event that says so
             if not self._is_wanted(user):
                 self._release(user)
         writable = self._node(vbd, "mode") != "r"

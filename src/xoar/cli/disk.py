@@ -25,7 +25,7 @@ def attach(
     device: Annotated[str, typer.Option(metavar="xvdX", help="Default: the next free one.")] = "",
     read_only: Annotated[bool, typer.Option("--read-only", help="Several guests may share it so.")] = False,
     driver: options.BlkBack = "",
-    timeout: options.PlugTimeout = 30,
+    timeout: options.PlugTimeout = 60,
     host: options.Host = None,
 ) -> None:
     """Plug a volume into a running guest.
@@ -60,7 +60,7 @@ def attach(
 def detach(
     guest: options.GuestName,
     device: Annotated[str, typer.Argument(help="As in xvdb.")],
-    timeout: options.PlugTimeout = 30,
+    timeout: options.PlugTimeout = 60,
     host: options.Host = None,
 ) -> None:
     """Unplug a disk from a running guest, which must let go of it. Exit code 5 if it does not in time.

@@ -25,7 +25,7 @@ def attach(
     mac: Annotated[str, typer.Option(metavar="MAC", help="Default: one of its own.")] = "",
     address: Annotated[str, typer.Option(metavar="IPV4", help="The only one that the guest may use.")] = "",
     rate: Annotated[str, typer.Option(metavar="SIZE", help="A second, from the guest, as in 10MiB.")] = "",
-    timeout: options.PlugTimeout = 30,
+    timeout: options.PlugTimeout = 60,
     host: options.Host = None,
 ) -> None:
     """Plug a network interface into a running guest.
@@ -64,7 +64,7 @@ def attach(
 def detach(
     guest: options.GuestName,
     handle: Annotated[int, typer.Argument(min=0, max=255, help="Its number in xoar guest show.")],
-    timeout: options.PlugTimeout = 30,
+    timeout: options.PlugTimeout = 60,
     host: options.Host = None,
 ) -> None:
     """Unplug a network interface from a running guest.

@@ -209,7 +209,7 @@ class Agent:
             if status != said:
                 self._records.statuses[place] = status
                 try:
-                    report_vif(self._store, place, *status)
+                    report_vif(self._store, place, said, status)
                 except Refused as error:  # whose vif it is may hide its nodes, or change them all the time
                     print(f"netback: {vif_name(place)} can't be answered: {error.name}", flush=True)
         for place in [place for place in self._addresses if place not in self._records.owners]:

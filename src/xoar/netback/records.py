@@ -24,7 +24,20 @@ VIFS = "backend/vif"
 # read along: whether the device is whole, and what others make of our report
 _STATE = "state"
 _STATUS = ("hotplug-status", "hotplug-error")
+_LEAVES = (*VIF_NODES, *_STATUS, _STATE)
 _EVENTS = 1000  # that are taken at once
+
+
+Status = tuple[str, str]
+"""hotplug-status and hotplug-error of a vif, "" if there is none."""
+
+
+class _Device:
+    """A vif's nodes as they were read last, and the domain that owns it; None: not read yet."""
+
+    def __init__(self, nodes: dict[str, str]) -> None:
+        self.nodes = nodes
+        self.owner: int | None = None
 
 
 class Records:
@@ -36,7 +49,7 @@ class Records:
         self.vifs: dict[Place, Vif] = {}
         """Who has been as it is for longest comes first."""
         self.vif_faults: dict[Place, str] = {}
-        self.statuses: dict[Place, tuple[str, str]] = {}
+        self.statuses: dict[Place, Status] = {}
         """hotplug-status and hotplug-error of each vif, "" if there is none."""
         self.owners: dict[Place, Party] = {}
         """Whose each vif is, if somebody's who is served here."""
@@ -45,6 +58,9 @@ class Records:
         self.remade: set[str] = set()
         """The `base` of tenants whose nodes may have been made anew; for who writes there to take back."""
         self._store = store
+        # a request takes long on a busy host: what is there is read once, then what has changed
+        self._devices: dict[Place, _Device] = {}
+        self._host: int | None = None
         for path in (NETWORKS, VIFS, tenants.TENANTS):
             store.watch(path, path)
         # at once: what an agent before this one has made is measured by what is declared
@@ -53,7 +69,7 @@ class Records:
         for domid in tenants.found(store):
             self._read_tenant(domid)
         for place in self._all_vifs():
-            self._read_vif(place)
+            self._read_vif(place, {""})
 
     def parties(self) -> list[Party]:
         """All that are served."""
@@ -62,7 +78,7 @@ class Records:
     def take_changes(self) -> bool:
         """Reads anew what watches say has changed; whether anything is to be planned anew."""
         networks: set[str] = set()
-        vifs: set[Place] = set()
+        vifs: dict[Place, set[str]] = {}  # "": all that there is of it
         changed: set[int] = set()
         for _ in range(_EVENTS):
             event = self._store.next_event(0)
@@ -75,19 +91,21 @@ class Records:
             elif token == tenants.TENANTS:
                 changed.update(self._tenants_of(words))
             elif len(words) < 2:
-                vifs.update(self._all_vifs())
-            elif len(words) == 2 or words[2] in (*VIF_NODES, *_STATUS, _STATE):
+                vifs.update((place, {""}) for place in self._all_vifs())
+            elif len(words) == 2 or words[2] in _LEAVES:
                 place = parse_place(words[0], words[1])
-                vifs.update([place] if place else [])
+                if place is not None:
+                    vifs.setdefault(place, set()).add(words[2] if len(words) > 2 else "")
         before = self._declared()
         for name in networks:
             self._read_network(name)
         for domid in changed:
             self._read_tenant(domid)
         if changed:
-            vifs.update(self._all_vifs())
+            for place in self._all_vifs():
+                vifs.setdefault(place, set())
         for place in sorted(vifs):
-            self._read_vif(place)
+            self._read_vif(place, vifs[place])
         return before != self._declared()
 
     def _declared(self) -> tuple[object, ...]:
@@ -137,10 +155,11 @@ class Records:
         except Malformed as error:
             self.network_faults[name] = str(error)
 
-    def _read_vif(self, place: Place) -> None:
+    def _read_vif(self, place: Place, leaves: set[str]) -> None:
+        """Judges a vif of which these nodes have changed ("": perhaps all)."""
         for record in (self.owners, self.vif_faults, self.statuses):
             record.pop(place, None)
-        nodes = self._nodes(vif_path(place), (*VIF_NODES, *_STATUS, _STATE))
+        nodes = self._vif_nodes(place, leaves)
         vif = None
         if _STATE in nodes:
             self.statuses[place] = (nodes.get(_STATUS[0], ""), nodes.get(_STATUS[1], ""))
@@ -155,7 +174,10 @@ class Records:
 
     def _own(self, vif: Vif) -> Vif:
         """The vif itself, whose party is in `owners` then. Raises Malformed if it may not use its network."""
-        party = self._party(tenants.owner(self._store, vif_path(vif.place)))
+        device = self._devices[vif.place]
+        if device.owner is None:
+            device.owner = tenants.owner(self._store, vif_path(vif.place))
+        party = self._party(device.owner)
         if party is None:
             raise Malformed(NOBODY)
         self.owners[vif.place] = party
@@ -167,7 +189,27 @@ class Records:
         """Whom a Toolstack speaks for."""
         if domid is None:
             return None
-        return HOST if domid == tenants.owner(self._store, tenants.SERVICE) else self.tenants.get(domid)
+        if self._host is None:
+            self._host = tenants.owner(self._store, tenants.SERVICE)
+        return HOST if domid == self._host else self.tenants.get(domid)
+
+    def _vif_nodes(self, place: Place, leaves: set[str]) -> dict[str, str]:
+        """What there is of a vif, of which these nodes have changed."""
+        path, known = vif_path(place), self._devices.get(place)
+        if known is None or "" in leaves:
+            nodes = self._nodes(path, _LEAVES)
+            if nodes:
+                self._devices[place] = _Device(nodes)
+            else:
+                self._devices.pop(place, None)
+            return nodes
+        for leaf in leaves:
+            value = tenants.value(self._store, f"{path}/{leaf}")
+            if value is None:
+                known.nodes.pop(leaf, None)
+            else:
+                known.nodes[leaf] = value
+        return known.nodes
 
     def _nodes(self, path: str, wanted: tuple[str, ...]) -> dict[str, str]:
         """The values of those children that there are; one that can't be read is as good as empty."""

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 
 from xoar.netback.declared import Place, parse_place
-from xoar.netback.records import vif_path
+from xoar.netback.records import Status, vif_path
 from xoar.xenstore import tenants
 from xoar.xenstore.linux import Connection
 
@@ -59,14 +59,17 @@ class Reports:
             self._said[path] = tenants.text(self._store, f"{self._service}/{path}")
 
 
-def report_vif(store: Connection, place: Place, status: str, error: str) -> None:
-    """Sets hotplug-status and hotplug-error ("": none), unless the vif's node is gone. Raises Refused."""
+def report_vif(store: Connection, place: Place, said: Status, status: Status) -> None:
+    """Sets hotplug-status and hotplug-error from what was said to what is to be said, unless the vif's node
+    is gone. Raises Refused."""
     path = vif_path(place)
+    nodes = [("hotplug-error", _line(status[1]))] if status[1] or said[1] else []
+    nodes.append(("hotplug-status", status[0]))
 
     def body(transaction: int) -> None:
         if not store.exists(f"{path}/state", transaction):
             return  # a write would bring the device back
-        for name, text in (("hotplug-error", _line(error)), ("hotplug-status", status)):
+        for name, text in nodes:
             if text:
                 store.write(f"{path}/{name}", text, transaction)
             else:

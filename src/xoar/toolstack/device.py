@@ -1,9 +1,10 @@
 """One virtual device of a guest: a disk (vbd) or a network interface (vif), its nodes and its state.
 
 Node names, their owners and readers are libxl's (libxl__device_generic_add in libxl_device.c, libxl_nic.c,
-libxl_disk.c), with what docs/devices.md adds. Where libxl has a transaction, the order does it: Linux takes
-a device for new when `state` is 1, which is therefore written last, the frontend's first: a backend whose
-frontend has no state gives up, a frontend waits.
+libxl_disk.c), with what docs/devices.md adds, and without those that only libxl's scripts and emulators read:
+each node costs requests of its driver domain's kernel. Where libxl has a transaction, the order does it:
+Linux takes a device for new when `state` is 1, which is therefore written last, the frontend's first: a
+backend whose frontend has no state gives up, a frontend waits.
 """
 
 from xoar.toolstack.records import domain_path
@@ -136,21 +137,12 @@ def write(batch: "Batch", owner: int, device: Device) -> None:
     config = device.config
     if device.kind == VBD:
         front = (("virtual-device", "%d" % device.number), ("device-type", "disk"))
-        back = (
-            ("dev", config.device),
-            ("type", "phy"),
-            ("mode", config.mode),
-            ("device-type", "disk"),
-            ("removable", "0"),
-            ("bootable", "1"),
-            ("params", config.volume),
-        )
+        back = (("dev", config.device), ("mode", config.mode), ("params", config.volume))
     else:
         identity = (("handle", "%d" % device.number), ("mac", mac_text(config.mac)))
         front = identity
         # xen-netback wants a script to be named, which NetBack's agent does without
-        back = identity + (("type", "vif"), ("script", "none"))
-        back += (("network", config.network), ("address", config.address))
+        back = identity + (("script", "none"), ("network", config.network), ("address", config.address))
         if config.rate_kib:
             back += (("rate", rate(config.rate_kib)),)
     batch.add(wire.RM, device.frontend)

@@ -20,6 +20,10 @@ MOST_PORTS = 1023
 """The highest port of an event channel that a PVH domain can have, unless it is created with another
 limit."""
 _MOST_PORTS_OF_BACKENDS = 8191
+_EINVAL = 22  # public/errno.h
+_SAME_CAP = 0xFFFF  # xen/common/sched/credit.c, csched_dom_cntl
+MOST_WEIGHT = 65535
+"""Who has it runs as soon as it is woken, however busy domains with the usual weight are."""
 _PAGE = 32  # domains in one sysctl
 _FLAT_CODE, _FLAT_DATA, _TASK = 0xC9B, 0xC93, 0x8B  # arbytes as docs/misc/pvh.pandoc wants the segments
 
@@ -106,6 +110,27 @@ def create(
 
 def limit_memory(domid: int, kib: int) -> None:
     domctl("memory limit", abi.DOMCTL_max_mem, abi.domctl_max_mem, domid, max_memkb=kib)
+
+
+def set_weight(domid: int, weight: int) -> None:
+    """Sets a domain's share of the processors, 1..MOST_WEIGHT; it has 256 at first. Schedulers of Xen other
+    than credit and credit2 know no weights: then nothing changes."""
+    for scheduler in (abi.XEN_SCHEDULER_CREDIT2, abi.XEN_SCHEDULER_CREDIT):
+        try:
+            domctl(
+                "weight",
+                abi.DOMCTL_scheduler_op,
+                abi.domctl_scheduler_op,
+                domid,
+                sched_id=scheduler,
+                action=abi.XEN_DOMCTL_SCHEDOP_putinfo,
+                weight=weight,
+                cap=_SAME_CAP,
+            )
+            return
+        except OSError as error:
+            if error.errno != _EINVAL:  # of a scheduler that is not this Xen's
+                raise
 
 
 def unpause(domid: int) -> None:

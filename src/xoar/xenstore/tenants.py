@@ -40,12 +40,19 @@ def domid_of(untrusted_node: str) -> "int | None":
     return number(untrusted_node, _DOMID_MAX)
 
 
-def text(store: "Client", path: str) -> str:
-    """A value; "" if there is none, it is not ASCII, or it may not be read."""
+def value(store: "Client", path: str) -> "str | None":
+    """A value; None if there is no such node, "" if it is not ASCII or may not be read."""
     try:
         return str(store.read(path), "ascii")
-    except (Refused, UnicodeError):
+    except Refused as error:
+        return None if error.name == "ENOENT" else ""
+    except UnicodeError:
         return ""
+
+
+def text(store: "Client", path: str) -> str:
+    """A value; "" if there is none, it is not ASCII, or it may not be read."""
+    return value(store, path) or ""
 
 
 def children(store: "Client", path: str) -> "list[str]":

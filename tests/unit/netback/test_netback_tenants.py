@@ -167,8 +167,8 @@ def test_rubbish_and_hidden_nodes_are_one_vifs_own_fault(bench: Bench) -> None:
     assert not bench.records.vifs.keys() - {(41, 0), (50, 0)}
     assert bench.fault(50) == ""
     with pytest.raises(Refused, match="EACCES"):
-        report_vif(bench.connection, (40, 0), "connected", "")
-    report_vif(bench.connection, (50, 0), "connected", "")
+        report_vif(bench.connection, (40, 0), ("", ""), ("connected", ""))
+    report_vif(bench.connection, (50, 0), ("", ""), ("connected", ""))
 
 
 def test_each_party_is_told_its_own(bench: Bench) -> None:

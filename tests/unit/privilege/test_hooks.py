@@ -97,6 +97,7 @@ def pv_building(builder: str, target: str) -> list[Rule]:
         ("domain", "max_vcpus"),
         ("domain", "setdomainmaxmem"),
         ("domain2", "settsc"),  # XEN_DOMCTL_settscinfo
+        ("domain2", "setscheduler"),  # XEN_DOMCTL_scheduler_op
         ("mmu", "adjust"),
         ("domain2", "resource_map"),
         ("domain", "getdomaininfo"),  # where its shared info page is
@@ -160,6 +161,7 @@ def test_every_shard_can_be_built_and_can_say_that_it_is_ready(name):
     needed += evtchn_unbound(root, root, name) + evtchn_interdomain(name, root) + evtchn_send(name)
     if name == PLAN.shards[0].manifest.name:
         needed.append(saved_header(root, name))
+    needed.append(Rule(domain_type(root), domain_type(name), "domain2", "setscheduler"))
     assert [str(rule) for rule in needed if rule not in ALLOWED] == []
 
 
