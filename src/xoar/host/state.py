@@ -26,6 +26,7 @@ RUNNING = "running"
 CRASHED = "crashed"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_STATE_LINE = re.compile(r"\(XEN\) HVM d[^\n]*(\n|$)")
 XEN_LOG = "xen.log"
 QEMU_LOG = "qemu.log"
 KEEPER_LOG = "keeper.log"
@@ -173,10 +174,11 @@ class Host:
             (root() / f".{self.name}.lock").unlink(missing_ok=True)
             return existed
 
-    def log_end(self, lines: int = 10) -> str:
+    def log_end(self, lines: int = 12) -> str:
         """The last lines of Xen's console; "" if there are none.
 
-        Without those that Xen prints for each part of a vCPU's state that is read: they push others out.
+        Without those that Xen prints for each part of a vCPU's state that is read: they push others out, and
+        fall into the middle of what a domain is printing.
         """
         try:
             with open(self.xen_log, "rb") as file:
@@ -184,8 +186,8 @@ class Host:
                 text = file.read().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return ""
-        told = [line for line in text.replace("\r", "").splitlines() if not line.startswith("(XEN) HVM d")]
-        return "\n".join(told[-lines:])
+        told = _STATE_LINE.sub("", text.replace("\r", ""))
+        return "\n".join([line for line in told.splitlines() if line][-lines:])
 
 
 def _end(record: Record, timeout: float) -> None:

@@ -21,6 +21,7 @@ class FakeVolumes:
     def __init__(self):
         self.table = {"root": Volume(4096, "", False), "data": Volume(8192, "root", False)}
         self.opened = {}
+        self.used = 8  # KiB
         self.gone = False
         self.hold = threading.Event()
         self.hold.set()
@@ -28,12 +29,13 @@ class FakeVolumes:
     def pool(self):
         if self.gone:
             raise DiskError("data disk sda is gone")
-        return Pool(1000, 10, 100)
+        return Pool(1000, self.used, 100)
 
     def status(self, name):
         if name not in self.table:
             return None
-        return dm.Status(254, 10 + list(self.table).index(name), self.opened.get(name, 0), "16 -")
+        number = 10 + list(self.table).index(name)
+        return dm.Status(254, number, self.opened.get(name, 0), f"{self.used * 2} -")
 
     def get(self, name):
         if name not in self.table:
@@ -126,13 +128,45 @@ def bench(tmp_path):
 
 def test_a_ready_agent_shows_pool_and_volumes(bench):
     assert bench.store.text("service/state") == "ready"
-    assert bench.store.text("service/pool") == "size_kib=1000 used_kib=10"
+    assert bench.store.text("service/pool") == "size_kib=1000 used_kib=8"
     assert bench.volume("data") == "size_kib=8192 used_kib=8 origin=root users=- state=ok"
 
 
 def test_a_guest_gets_its_volume_by_device_number(bench):
     assert bench.attach(32, "root") == "connected"
     assert bench.node(32, "physical-device") == "fe:a"
+
+
+def test_what_a_driver_says_of_a_device_is_not_asked_for(bench, monkeypatch):
+    bench.attach(32, "root")
+    bench.turn()
+    asked = []
+    request = bench.connection.request
+
+    def counted(kind, payload, transaction=0):
+        asked.append(payload)
+        return request(kind, payload, transaction)
+
+    monkeypatch.setattr(bench.connection, "request", counted)
+    for name in ("state", "sectors", "feature-discard"):
+        bench.store.write(f"backend/vbd/32/51712/{name}", "4")
+        bench.turn()
+    assert asked == [b"backend/vbd/32/51712/state\0"]
+
+
+def test_what_volumes_take_is_measured_now_and_then_and_after_each_request(bench):
+    bench.volumes.used = 16
+    bench.agent._refreshed = 0.0
+    bench.turn()
+    assert "used_kib=8 " in bench.volume("root")
+    assert bench.ask(1, "create new 4096") == "ok"
+    assert "used_kib=16 " in bench.volume("root")
+    assert bench.store.text("service/pool") == "size_kib=1000 used_kib=16"
+    bench.volumes.used = 32
+    bench.agent._refreshed = 0.0
+    bench.agent._measured -= 31
+    bench.turn()
+    assert "used_kib=32 " in bench.volume("root")
 
 
 def test_a_second_writer_is_refused_with_a_reason(bench):

@@ -17,5 +17,7 @@ def test_the_last_lines_are_shards_and_xens_own_without_the_parts_of_vcpus(
     assert host.log_end() == ""
     host.xen_log.parent.mkdir(parents=True)
     parts = [f"(XEN) HVM d4v0 save: PART{number}" for number in range(19)]
-    host.xen_log.write_text("\r\n".join(["(d2) no serial port today", *parts, "(XEN) Hardware Dom0 crashed"]))
-    assert host.log_end(2) == "(d2) no serial port today\n(XEN) Hardware Dom0 crashed"
+    lines = ["(d2) no serial port today", *parts, "bootstrapper: (XEN) HVM d4v0 save: CPU", "can't go on"]
+    host.xen_log.write_text("\r\n".join([*lines, *parts, "", "(XEN) Hardware Dom0 crashed"]))
+    told = ["(d2) no serial port today", "bootstrapper: can't go on", "(XEN) Hardware Dom0 crashed"]
+    assert host.log_end(3).splitlines() == told

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from tenant_store import DRIVER, HOME, HOST, Store, store
 
-from xoar.netback.declared import Place
+from xoar.netback.declared import VIF_NODES, Place
 from xoar.netback.layout import Nic, plan
 from xoar.netback.parties import HOST as HOSTS
 from xoar.netback.parties import NOBODY
@@ -152,6 +156,79 @@ def test_what_changes_nothing_makes_no_work(bench: Bench) -> None:
     assert bench.records.statuses[(40, 0)] == ("4", "")
     bench.made.domain(ACME).write(f"{path}/mac", "00:16:3e:00:00:99")
     assert bench.take()
+
+
+VIF = f"{HOME}/backend/vif/40/0"
+CHANGES = st.one_of(
+    st.tuples(
+        st.just("write"),
+        st.sampled_from((*VIF_NODES, "state", "hotplug-status", "hotplug-error", "rate")),
+        st.sampled_from(("", "4", "lan", "dmz", "00:16:3e:00:00:28", "192.0.2.5")),
+    ),
+    st.tuples(st.just("rm"), st.sampled_from(("", *VIF_NODES, "state", "hotplug-status"))),
+    st.tuples(st.just("hide"), st.sampled_from(("", "mac", "state", "network"))),
+    st.tuples(st.just("show"), st.sampled_from(("", "mac", "state", "network"))),
+    st.tuples(st.just("make"), st.sampled_from((HOST, ACME, BETA))),
+    st.tuples(st.just("withdraw")),
+    st.tuples(st.just("delegate")),
+)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(CHANGES, min_size=5, max_size=10))
+def test_reading_what_has_changed_is_as_good_as_reading_everything(
+    tmp_path: Path, changes: list[tuple[str, str | int]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder, store(Path(folder)) as made:
+        bench = Bench(made)
+        bench.vif(ACME, 40, "lan")
+        for change, *words in changes:
+            with contextlib.suppress(Refused):
+                _make(bench, change, *words)
+            bench.take()
+            fresh = Records(made.connection(DRIVER))
+            for name in ("networks", "vifs", "vif_faults", "statuses", "owners", "tenants"):
+                assert getattr(bench.records, name) == getattr(fresh, name), name
+
+
+def _make(bench: Bench, change: str, *words: str | int) -> None:
+    acme = bench.made.domain(ACME)
+    path = f"{VIF}/{words[0]}".rstrip("/") if words else ""
+    if change == "write":
+        acme.write(path, str(words[1]))
+    elif change == "rm":
+        acme.rm(path)
+    elif change == "hide":
+        acme.set_perms(path, [f"n{ACME}"])
+    elif change == "show":
+        acme.set_perms(path, [f"n{ACME}", f"b{DRIVER}"])
+    elif change == "make":
+        bench.made.make_back_end("vif", int(words[0]), 40, 0)
+    elif change == "withdraw":
+        bench.made.withdraw(ACME)
+    else:
+        bench.made.delegate(ACME, "acme", networks__lan="")
+
+
+def test_a_change_is_asked_for_and_nothing_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.vif(ACME, 40, "lan")
+    asked: list[bytes] = []
+    request = bench.connection.request
+
+    def counted(kind: int, payload: bytes, transaction: int = 0) -> int:
+        asked.append(payload)
+        return request(kind, payload, transaction)
+
+    monkeypatch.setattr(bench.connection, "request", counted)
+    for node in ("state", "hotplug-status", "feature-sg"):
+        bench.made.domain(ACME).write(f"{path}/{node}", "4")
+        bench.take()
+    assert asked == [b"backend/vif/40/0/state\0", b"backend/vif/40/0/hotplug-status\0"]
 
 
 def test_rubbish_and_hidden_nodes_are_one_vifs_own_fault(bench: Bench) -> None:
