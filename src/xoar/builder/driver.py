@@ -42,7 +42,7 @@ def build(
     control.create(domid, uuid, control.label_to_sid(label), 1, _GRANT_FRAMES, _MAP_FRAMES, pv=True)
     control.limit_memory(domid, start_kib + construct.SLACK_KIB)
     xen_pv.use_native_tsc(domid)
-    control.set_weight(domid, control.MOST_WEIGHT)
+    control.set_weight(domid, control.WEIGHT_OF_SERVICES)
     frames = array("Q", b"\xff" * (8 * where.count))  # no memory, until there is some
     memory.populate(domid, 0, where.hole, frames)
     memory.populate(domid, where.hole_end, where.count - where.hole_end, frames)

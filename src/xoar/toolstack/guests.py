@@ -60,7 +60,7 @@ class Guests:
         report: "Callable[[str], None]" = print,
     ) -> None:
         self.ended: "list[Guest]" = []
-        self._starts = Starts(builder, store, waits, devices, domid)
+        self._starts = Starts(builder, store, waits, devices)
         self._ends = Ends(builder, store, devices, waits, report)
         self._store = store
         self._devices = devices

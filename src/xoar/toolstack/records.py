@@ -2,9 +2,9 @@
 
 Sources: libxl__domain_make and libxl__build_post in Xen's tools/libs/light (libxl_create.c, libxl_dom.c),
 libxl__device_console_add in libxl_console.c, docs/misc/xenstore-paths.pandoc. Where libxl has domain 0 as the
-owner, the Toolstack is: it needs no privilege in XenStore to manage its guests. The nodes that a guest itself
-writes to are the Toolstack's, too, and the guest has the right to write. XenStore makes the top of a domain's
-records, empty, when Builder introduces the domain.
+owner, the Toolstack is: it needs no privilege in XenStore to manage its guests. XenStore makes the top of a
+domain's records, empty, when Builder introduces the domain, and of a guest's those that the guest itself
+writes to: they are the Toolstack's, too, and the guest has the right to write.
 
 No transaction: the guest is paused and its paths are new, so nobody can see half of them and rely on it, and
 a failure takes the whole subtree back. The requests of a batch are sent without waiting for each other.
@@ -21,22 +21,8 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
 
 _CONSOLE_LIMIT = 1048576
-# what the guest itself writes to
-_GUEST_WRITTEN = (
-    "control/shutdown",
-    "control/feature-poweroff",
-    "control/feature-reboot",
-    "control/feature-suspend",
-    "control/sysrq",
-    "device/suspend/event-channel",
-    "data",
-    "drivers",
-    "feature",
-    "attr",
-    "error",
-)
 # what a driver domain says, and where its backends are
-_DRIVER_WRITTEN = ("service", "backend")
+_DRIVER_WRITTEN = (b"service", b"backend")
 
 
 def domain_path(domid: int) -> str:
@@ -49,13 +35,11 @@ def vm_path(uuid: bytes) -> str:
     return paths.vm(uuid).decode()
 
 
-def create(store: "StoreLink", owner: int, config: "Any", built: "Any") -> Batch:
+def create(store: "StoreLink", config: "Any", built: "Any") -> Batch:
     """Writes all records of a guest; `config` are the fields of guest_create, `built` Builder's answer."""
     batch = Batch(store)
     home = domain_path(built.domid)
     vm = vm_path(config.uuid)
-    for name in _GUEST_WRITTEN:
-        batch.make("%s/%s" % (home, name), owner, built.domid)
     batch.write(vm, (("uuid", vm[len("/vm/") :]), ("name", config.name)))
     batch.write(
         home,
@@ -78,10 +62,11 @@ def driver_domain(batch: Batch, owner: int, driver: "Driver", pciback: int, buil
     PCIBack must exist: XenStore keeps no permissions for domains that do not.
     """
     home = domain_path(driver.domid)
-    for name in _GUEST_WRITTEN + _DRIVER_WRITTEN:
-        batch.make("%s/%s" % (home, name), owner, driver.domid)
-    for name in ("networks", "requests"):
-        batch.add(wire.MKDIR, "%s/%s" % (home, name))
+    # its Linux is to find what a guest's finds
+    for name in [name for name, writes in paths.OF_A_GUEST if writes] + list(_DRIVER_WRITTEN):
+        batch.make("%s/%s" % (home, str(name, "ascii")), owner, driver.domid)
+    for table in ("networks", "requests"):
+        batch.add(wire.MKDIR, "%s/%s" % (home, table))
     _identity(batch, home, driver.name, driver.domid)
     _rings(batch, home, built)
     frontend = home + "/device/pci/0"

@@ -25,20 +25,14 @@ PLUG_MS = 60_000
 
 
 class Starts:
-    """`owner` is the Toolstack's domid.
+    """Of each start `done(errno, text)` is called once: with "" if the guest runs, otherwise with the reason
+    why it does not; nothing has been taken back then."""
 
-    Of each start `done(errno, text)` is called once: with "" if the guest runs, otherwise with the reason why
-    it does not; nothing has been taken back then.
-    """
-
-    def __init__(
-        self, builder: "Builder", store: "StoreLink", waits: "Waits", devices: "Devices", owner: int
-    ) -> None:
+    def __init__(self, builder: "Builder", store: "StoreLink", waits: "Waits", devices: "Devices") -> None:
         self._builder = builder
         self._store = store
         self._waits = waits
         self._devices = devices
-        self._owner = owner
 
     def start(self, guest: "Guest", done: "Done") -> None:
         """Starts a guest that has no domain."""
@@ -112,7 +106,7 @@ class Starts:
                 self._unpause(guest, done)
 
         guest.phase = RECORDS
-        batch = records.create(self._store, self._owner, guest.config, built.fields)
+        batch = records.create(self._store, guest.config, built.fields)
         for device in guest.devices:
             self._devices.plug(batch, device)
         self._store.run(batch, recorded)

@@ -22,8 +22,9 @@ limit."""
 _MOST_PORTS_OF_BACKENDS = 8191
 _EINVAL = 22  # public/errno.h
 _SAME_CAP = 0xFFFF  # xen/common/sched/credit.c, csched_dom_cntl
-MOST_WEIGHT = 65535
-"""Who has it runs as soon as it is woken, however busy domains with the usual weight are."""
+WEIGHT_OF_SERVICES = 1024
+"""Of those that guests wait for. Guests under I/O have no credits left then, so whoever is woken runs before
+them. Much more would let a busy shard keep them from running at all (docs/xen-notes.md)."""
 _PAGE = 32  # domains in one sysctl
 _FLAT_CODE, _FLAT_DATA, _TASK = 0xC9B, 0xC93, 0x8B  # arbytes as docs/misc/pvh.pandoc wants the segments
 
@@ -113,8 +114,8 @@ def limit_memory(domid: int, kib: int) -> None:
 
 
 def set_weight(domid: int, weight: int) -> None:
-    """Sets a domain's share of the processors, 1..MOST_WEIGHT; it has 256 at first. Schedulers of Xen other
-    than credit and credit2 know no weights: then nothing changes."""
+    """Sets a domain's share of the processors, 1..65535; it has 256 at first. Schedulers of Xen other than
+    credit and credit2 know no weights: then nothing changes."""
     for scheduler in (abi.XEN_SCHEDULER_CREDIT2, abi.XEN_SCHEDULER_CREDIT):
         try:
             domctl(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from xoar.xenstore.nodes import Change
     from xoar.xenstore.request import Outcome
 
+    Records = tuple[tuple[bytes, bool], ...]
+
 MAX_TRIES = 3
 """How often a request is handed out before it is answered with EIO: it may be what makes Logic fail."""
 
@@ -78,7 +80,7 @@ class Gate:
         self.connections: "dict[int, Connection | None]" = {}
         self.logic = logic
         self._stopped: "set[int]" = set()
-        self._records: "dict[int, tuple[bytes, ...]]" = {}
+        self._records: "dict[int, Records]" = {}
         self._lasting: "set[int]" = set()
         self._ready: "list[Connection]" = []
         self._asking: "list[Connection]" = []
@@ -103,13 +105,13 @@ class Gate:
             self._ready.remove(connection)
 
     def introduce(
-        self, domid: int, parent: int = 0, records: "tuple[bytes, ...]" = (), memory: bytes = b""
+        self, domid: int, parent: int = 0, records: "Records" = (), memory: bytes = b""
     ) -> Connection:
         """A domain with a ring exists: its connection, as new if there was one.
 
-        `records` are nodes that it starts with, empty, and that go with it: they belong to its parent, and it
-        may read them. `memory` is a node of its own that outlives it, for the next domain of its domid, which
-        is never anybody else's.
+        `records` are nodes that it starts with, empty, and that go with it, those above others first, each
+        with whether it may write there: they belong to its parent, and it may read them. `memory` is a node
+        of its own that outlives it, for the next domain of its domid, which is never anybody else's.
         """
         connection = self.connections.get(domid)
         if connection is not None:
@@ -118,8 +120,11 @@ class Gate:
         self.contents.add_domain(domid)
         self.domains.set_parent(domid, parent)
         self._records[domid] = records
-        for path in records:
-            self.fire(self.contents.start(path, ((parent, 0), (domid, READ_ACCESS))))
+        read = ((parent, 0), (domid, READ_ACCESS))
+        # the last entry counts where the domain owns what it has made
+        written = ((parent, 0), (domid, READ_ACCESS | WRITE_ACCESS), (parent, READ_ACCESS | WRITE_ACCESS))
+        for path, writes in records:
+            self.fire(self.contents.start(path, written if writes else read))
         if memory:
             self._lasting.add(domid)
             if self.contents.fetch(memory) is None:
@@ -137,7 +142,7 @@ class Gate:
             self.disconnect(connection)
         self._stopped.discard(domid)
         # back ends let go of a domain when its records go
-        for path in self._records.pop(domid, ()):
+        for path, _ in self._records.pop(domid, ()):
             self.fire(self.contents.end(path))
         if domid not in self._lasting and not self.domains.children(domid):
             self.fire(self.contents.remove_domain(domid))

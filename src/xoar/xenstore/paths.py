@@ -10,6 +10,25 @@ _DOMAINS = b"/local/domain/"
 ABSOLUTE_MAX = RELATIVE_MAX + len(_DOMAINS) + 6
 """Bytes of the longest path that `check` can let pass."""
 
+OF_A_GUEST = (
+    (b"control", False),
+    (b"control/shutdown", True),
+    (b"control/feature-poweroff", True),
+    (b"control/feature-reboot", True),
+    (b"control/feature-suspend", True),
+    (b"control/sysrq", True),
+    (b"device", False),
+    (b"device/suspend", False),
+    (b"device/suspend/event-channel", True),
+    (b"data", True),
+    (b"drivers", True),
+    (b"feature", True),
+    (b"attr", True),
+    (b"error", True),
+)
+"""What a guest's home has at first, parents first, and whether the guest may write there (libxl__domain_make
+in libxl_create.c, docs/misc/xenstore-paths.pandoc)."""
+
 _ALLOWED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@")
 
 

@@ -11,7 +11,7 @@ from two_domains import LogicDomain
 from xoar.messages.channel import Channel
 from xoar.shards.xenstore.store import MAX_DOMAINS, Store
 from xoar.xen.ring import ByteRing, SharedPage, xenstore_rings
-from xoar.xenstore import wire
+from xoar.xenstore import paths, wire
 from xoar.xenstore.client import Client, reconnect
 from xoar.xenstore.errors import Refused
 from xoar.xenstore.gate import Gate
@@ -262,6 +262,7 @@ def _force(ring: ByteRing, page: SharedPage, data: bytes) -> None:
 TOOLSTACK, OTHER, GUEST, TENANT = 20, 21, 40, 50
 MEMORY = "/memory/50"
 UUID = bytes(range(16))
+OF_A_GUEST = [(str(name, "ascii"), writes) for name, writes in paths.OF_A_GUEST]
 HOME, VM = "/local/domain/40", "/vm/00010203-0405-0607-0809-0a0b0c0d0e0f"
 
 
@@ -294,13 +295,32 @@ def test_the_records_of_a_guest_are_its_toolstacks_and_nobody_elses() -> None:
     assert machine.alive()
 
 
+def test_a_guest_writes_to_what_is_its_own_and_the_toolstack_too() -> None:
+    machine, toolstack, other, guest = with_guest()
+    for name, writes in OF_A_GUEST:
+        path = f"{HOME}/{name}"
+        assert guest.read(path) == b""
+        toolstack.write(path, "asked")
+        assert refusal(other.write, path, "mine") == "EACCES"
+        if writes:
+            guest.write(path, "done")
+            guest.write(f"{path}/below", "more")
+            toolstack.rm(f"{path}/below")
+        else:
+            assert refusal(guest.write, path, "mine") == "EACCES"
+            assert refusal(guest.write, f"{path}/more", "mine") == "EACCES"
+    assert toolstack.get_perms(f"{HOME}/data") == [f"n{TOOLSTACK}", f"b{GUEST}", f"b{TOOLSTACK}"]
+    assert machine.alive()
+
+
 def test_records_start_empty_whatever_an_earlier_domain_left() -> None:
     machine, toolstack, _, _ = with_guest()
     toolstack.write(f"{HOME}/data/secret", "x")
     assert machine.ask("release", domid=GUEST) == ("done", 0)
     assert machine.introduce(GUEST, parent=OTHER, uuid=UUID) == ("done", 0)
     other = machine.reopened(OTHER)
-    assert other.directory(HOME) == []
+    assert sorted(other.directory(HOME)) == sorted({name.split("/")[0] for name, _ in OF_A_GUEST})
+    assert other.directory(f"{HOME}/data") == []
     assert refusal(toolstack.read, HOME) == "EACCES"
 
 
@@ -335,7 +355,7 @@ def test_records_outlive_a_toolstack_for_the_next_one_of_its_domid() -> None:
 
 def test_each_guest_raises_the_quota_of_its_toolstack() -> None:
     machine, toolstack, _, _ = with_guest()
-    machine.store.server.limits["nodes"] = 10
+    machine.store.server.limits["nodes"] = 20
 
     def fill(path: str) -> int:
         for number in range(100):
@@ -346,9 +366,9 @@ def test_each_guest_raises_the_quota_of_its_toolstack() -> None:
                 return number
         return 100
 
-    assert fill(HOME) == 2 * 10 - 2
+    assert fill(HOME) == 2 * 20 - 2 - len(OF_A_GUEST)
     assert machine.introduce(41, parent=TOOLSTACK) == ("done", 0)
-    assert fill("/local/domain/41") == 10 - 1
+    assert fill("/local/domain/41") == 20 - 1
 
 
 def test_a_tenants_toolstack_has_a_memory_that_outlives_it_and_that_nobody_else_reads() -> None:

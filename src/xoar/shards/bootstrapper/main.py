@@ -73,7 +73,7 @@ def _create(shard: "Shard", room_kib: int, most_ports: int) -> None:
     construct.create(
         shard.domid, uuid, shard.label, shard.memory_kib, shard.vcpus, _MAP_FRAMES, room_kib, most_ports
     )
-    control.set_weight(shard.domid, control.MOST_WEIGHT)
+    control.set_weight(shard.domid, control.WEIGHT_OF_SERVICES)
     for first, count in shard.ports:
         control.give_ports(shard.domid, first, count)
 

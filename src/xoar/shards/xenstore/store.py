@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
     from xoar.xen.ring import SharedPage
-    from xoar.xenstore.gate import LogicPort
+    from xoar.xenstore.gate import LogicPort, Records
 
     class Transport(Protocol):
         """A mapped XenStore ring and its event channel."""
@@ -96,7 +96,7 @@ class Store:
         gref: int,
         port: int,
         parent: int = 0,
-        records: "tuple[bytes, ...]" = (),
+        records: "Records" = (),
         memory: bytes = b"",
     ) -> None:
         """Makes a domain's ring known. Raises OSError if it can't be mapped or bound."""
@@ -199,9 +199,12 @@ class Store:
         client.transport.close()
 
 
-def records(domid: int, parent: int, uuid: bytes) -> "tuple[bytes, ...]":
+def records(domid: int, parent: int, uuid: bytes) -> "Records":
     """The nodes that a domain starts with, if it is a Toolstack's. Only guests have a uuid (not zeros)."""
     if not parent:
         return ()
     home = paths.home(domid)
-    return (home, paths.vm(uuid)) if any(uuid) else (home,)
+    if not any(uuid):
+        return ((home, False),)
+    below = [(paths.child(home, name), writes) for name, writes in paths.OF_A_GUEST]
+    return ((home, False), (paths.vm(uuid), False)) + tuple(below)
