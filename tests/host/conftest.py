@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rollbacks",
         type=int,
-        default=1000,
+        default=300,
         metavar="NUMBER",
         help="how many in a row test_lives.py asks for",
     )

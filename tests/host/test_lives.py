@@ -8,8 +8,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from harness import ATTACKS, HostUnderTest, launched, running
-from test_logic import time_of_a_request
+from harness import HostUnderTest, launched, running
 
 from xoar.cli.failures import TIMEOUT
 from xoar.host.assembly import Replacement
@@ -59,7 +58,7 @@ def test_a_shard_is_what_it_was_whatever_it_does(state: None, logs: Path, with_p
 def test_logic_is_rolled_back_after_each_request_and_on_demand(
     state: None, logs: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Guests come and go meanwhile; a thousand rollbacks later Xen has what it had."""
+    """Guests come and go meanwhile; some hundred rollbacks later Xen has what it had."""
     wanted = request.config.getoption("--rollbacks")
     with running("rolled", TINY, logs) as host:
         row = shown(host)
@@ -136,22 +135,6 @@ def grants(host: HostUnderTest) -> list[str]:
     found = re.findall(r"^\(XEN\) (?:grant-table for remote|\[0x).*$", text, re.MULTILINE)
     assert any("[0x" in line for line in found), text
     return found
-
-
-def test_what_a_rollback_after_each_request_costs(state: None, logs: Path, hostile_image: Path) -> None:
-    config = f'[images.hostile]\nkernel = "{hostile_image}"\n'
-    took = {}
-    for name, replaced in (
-        ("without", {"xenstore": Replacement("xoar.shards.xenstore.patient", ATTACKS)}),
-        ("after-each", {}),
-    ):
-        with running(name, config, logs, replaced) as host:
-            host.create("g", "hostile", "16MiB")
-            host.wait_for("g", rb"hostile guest ready")
-            took[name] = time_of_a_request(host)
-            print(f"{name}: {took[name]:.0f} us for each request, {1e6 / took[name]:.0f} requests/s")
-    ratio = took["after-each"] / took["without"]
-    print(f"with a rollback after each request it takes {ratio:.1f} times as long")
 
 
 def test_without_restorer_xenstore_refuses_and_the_host_says_so(
