@@ -28,7 +28,7 @@ def test_xens_commands_work_inside_a_guest(host: HostUnderTest) -> None:
 
 
 def test_xens_own_test_passes_inside_a_guest(state: None, logs: Path) -> None:
-    replaced = {"toolstack": Replacement("generous_toolstack", ATTACKS)}
+    replaced = {"xenstore": Replacement("generous_xenstore", ATTACKS)}
     text = '[images.xentools]\nbuiltin = "debian-xentools"\n'
     with running("generous", text, logs, replaced) as host:
         host.create("deb", "xentools", "160MiB")

@@ -1,4 +1,4 @@
-"""The shard logic, which ends in its fiftieth life: while the first guest is created."""
+"""The shard logic, which ends in its tenth life: while the first guest is created."""
 
 from ending import in_life
 
@@ -6,5 +6,5 @@ from xoar.shards.logic import main as shard
 
 
 def main():
-    in_life(50)
+    in_life(10)
     shard.main()
