@@ -63,6 +63,8 @@ class Lives(Host):
         for domid in (TOOLSTACK, ACME):
             for message in self.clients[domid].channel.receive():
                 self.asked.append((domid, message.kind, message.fields))
+        # a new life may serve streams in another order; what counts is the order within each
+        self.asked.sort(key=lambda told: (told[0], told[2].channel))
 
     def settle(self) -> tuple[Any, ...]:
         """What everybody has seen in the end."""
