@@ -51,7 +51,7 @@ class Agent:
         self._job: Job | None = None
         self._refreshed = 0.0  # when pool and volumes were shown; 0 makes the next turn do it
         self._measured = 0.0
-        self._used: dict[str, int] = {}  # KiB that each volume took then, and "" the pool
+        self._used: dict[str, int] = {}  # KiB that each volume took when it was measured, and "" the pool
         # what events have told since the last turn
         self._all_tenants = self._all_vbds = False
         self._changed_tenants: set[int] = set()
@@ -177,7 +177,7 @@ class Agent:
             return
         if job.answer:
             self._job = None
-            self._measured = 0.0
+            self._used = {}
             self._publish()
             print(f"blkback: {job.desk.title}: request {job.number}: {job.answer}", flush=True)
         # a desk that was closed meanwhile, or closed and opened again, is not told
