@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness import HostUnderTest
 
-IN_A_ROW = 50
+IN_A_ROW = 20
 AT_ONCE = 30
 
 
