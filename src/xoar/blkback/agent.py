@@ -67,7 +67,7 @@ class Agent:
         self._publish()
         if self._failure:
             print(f"blkback: {self._failure}", flush=True)
-        self._say_state(self._desks())
+        self._say_state()
         self._store.watch(tenants.TENANTS, tenants.TENANTS)
         self._store.watch(VBDS, VBDS)
         self._store.watch(_REQUESTS, _REQUESTS)
@@ -98,6 +98,7 @@ class Agent:
         self._follow_job()
         if self._vbds.changed or time.monotonic() >= self._refreshed + _REFRESH:
             self._publish()
+        self._say_state()
         self._begin()
 
     @property
@@ -148,7 +149,6 @@ class Agent:
             desk = self._tenants[domid] = Desk(self._store, party)
             self._turns.append(desk)
             desk.open()
-            self._say_state([desk])
         desk.party = party
         desk.dirty = True
         self._refreshed = 0.0
@@ -228,7 +228,6 @@ class Agent:
         except (DiskError, OSError) as error:
             self._failure, pool = str(error), None
             print(f"blkback: {error}", flush=True)
-            self._say_state(self._desks())
         if pool is not None:
             if self._refreshed >= self._measured + _MEASURES:
                 self._measured, self._used = self._refreshed, {}
@@ -285,8 +284,9 @@ class Agent:
         used = dm.thin_used(status.text) if status else None
         return None if used is None else self._used.setdefault(volume, used)
 
-    def _say_state(self, desks: list[Desk]) -> None:
-        for desk in desks:
+    def _say_state(self) -> None:
+        """Comes after all else that is to be said: who hears "ready" serves."""
+        for desk in self._desks():
             if self._failure:
                 desk.show("note", line(self._failure))
             desk.show("state", "failed" if self._failure else "ready")

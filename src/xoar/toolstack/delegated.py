@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from xoar.toolstack.store import StoreLink
 
 DELEGATED = "delegated"
-"""The node of a tenant's Toolstack that names its driver domains: words <name>:<kind>:<domid>."""
+"""The node of a tenant's Toolstack that names its driver domains: words <name>:<kind>:<domid>:<state>, where
+the state is the one at the time of writing."""
 
 NETWORKS = "networks"
 """The one that names its networks: words <name>:<driver domain>:<mode>:<VLAN>:<subnet or ->."""
@@ -38,20 +39,30 @@ class DelegatedDrivers(Agents):
         self._domid = domid
         # also those that were withdrawn: guests may have had devices of them
         self._known: "dict[str, Driver]" = {}
+        self._expected: "list[Driver]" = []
 
     def start(self) -> None:
         """Begins to follow what is delegated."""
         node = "%s/%s" % (domain_path(self._domid), DELEGATED)
         self._store.watch(node, lambda path: self._store.read(node, self._hear_delegated))
 
+    @property
+    def expecting(self) -> bool:
+        """Whether one that serves has not said so to this Toolstack yet."""
+        return any([driver in self.all and not driver.said_state for driver in self._expected])
+
     def _hear_delegated(self, value: "bytes | None") -> None:
-        named: "list[tuple[str, str, int]]" = []
-        for word in service.text(value, _MAX_VALUE).split():
+        wanted: "list[Driver]" = []
+        expected = []
+        for word in service.text(value, _MAX_VALUE).split()[:_MAX_DRIVERS]:
             parts = word.split(":")
-            number = service.number(parts[-1].encode(), 0x7FFF)
-            if len(parts) == 3 and parts[1] in (NETBACK, BLKBACK) and number and len(named) < _MAX_DRIVERS:
-                named.append((parts[0], parts[1], number))
-        wanted = [self._driver(*names) for names in named if service.is_name(names[0])]
+            number = service.number(parts[2].encode(), 0x7FFF) if len(parts) == 4 else None
+            if number and parts[1] in (NETBACK, BLKBACK) and service.is_name(parts[0]):
+                driver = self._driver(parts[0], parts[1], number)
+                wanted.append(driver)
+                if parts[3] == READY:
+                    expected.append(driver)
+        self._expected = expected
         for driver in self._known.values():
             if driver not in wanted and driver.state != FAILED:
                 # its guests' devices are still there: the driver domain says what becomes of them
@@ -141,4 +152,4 @@ def network_word(fields: "Any") -> str:
 
 def driver_word(driver: Driver) -> str:
     """A driver domain as DelegatedDrivers reads it."""
-    return "%s:%s:%d" % (driver.name, driver.kind, driver.domid)
+    return "%s:%s:%d:%s" % (driver.name, driver.kind, driver.domid, driver.state)

@@ -69,7 +69,7 @@ class Delegations:
         self._report = report
         self._all: "list[Delegation]" = []
         drivers.preparing.append(self._write_all)
-        tenants.preparing.append(self._tell_anew)
+        tenants.prepare = self._tell_anew
 
     def users(self, network: str) -> "list[str]":
         """The tenants that may use a network."""
@@ -157,12 +157,13 @@ class Delegations:
             if entry.driver is driver and entry.tenant.recorded:
                 self._add(batch, entry, True)
 
-    def _tell_anew(self, tenant: "Tenant") -> None:
-        """A tenant's Toolstack has been built, and runs after that."""
+    def _tell_anew(self, tenant: "Tenant", told: "Callable[[], None]") -> None:
+        """A tenant's Toolstack has been built, and runs once it is told: what a driver domain said to the
+        last one is gone then, and is not taken for a word to this one."""
         for entry in self._all:
             if entry.tenant is tenant:
                 self._write(entry, True)
-        self._tell(tenant, lambda: None)
+        self._tell(tenant, told)  # XenStore does one after the other
 
     def _write(self, entry: Delegation, anew: bool) -> None:
         if entry.driver.recorded and entry.tenant.recorded:

@@ -78,8 +78,8 @@ class Tenants:
         report: "Callable[[str], None]",
     ) -> None:
         self.all = tenants
-        self.preparing: "list[Callable[[Tenant], None]]" = []
-        """Called before a tenant's Toolstack runs."""
+        self.prepare: "Callable[[Tenant, Callable[[], None]], None]" = lambda tenant, prepared: prepared()
+        """Called once XenStore knows a tenant's Toolstack, which runs when `prepared` has been called."""
         self._builder = builder
         self._store = store
         self._waits = waits
@@ -195,15 +195,16 @@ class Tenants:
         tenant.recorded = True
         batch = Batch(self._store)
         records.shard(batch, tenant.domid, tenant.shard)
-        for prepare in self.preparing:
-            prepare(tenant)
         self._store.run(batch, lambda refused: self._recorded(tenant, refused))
 
     def _recorded(self, tenant: Tenant, refused: str) -> None:
         if refused:
             self._fail(tenant, refused)
         else:
-            self._builder.ask("unpause", lambda reply: self._unpaused(tenant, reply), domid=tenant.domid)
+            self.prepare(tenant, lambda: self._prepared(tenant))
+
+    def _prepared(self, tenant: Tenant) -> None:
+        self._builder.ask("unpause", lambda reply: self._unpaused(tenant, reply), domid=tenant.domid)
 
     def _unpaused(self, tenant: Tenant, message: "Message") -> None:
         if message.kind == "done":

@@ -154,11 +154,15 @@ class Toolstack:
             batch = Batch(self._store)
             batch.add(wire.READ, "/local/domain/%d/domid" % self._domid)
             self._store.run(batch, lambda refused: None)
-        elif self._store.idle or (self._settling is not None and self._clock() >= self._settling):
+        elif self._is_told() or (self._settling is not None and self._clock() >= self._settling):
             self.begun, self._settling = True, None
         else:
             return False
         return True
+
+    def _is_told(self) -> bool:
+        """Whether nobody is about to say anything that it is to know before it serves."""
+        return self._store.idle
 
     def builder_renewed(self) -> None:
         """Builder has begun anew, and knows nothing of what it was asked for."""
@@ -443,6 +447,10 @@ class TenantToolstack(Toolstack):
     def _devices_from(self) -> "tuple[DelegatedDrivers, DelegatedNetworks]":
         drivers = DelegatedDrivers(self._store, self._clock, self._domid)
         return drivers, DelegatedNetworks(self._store, drivers, self._domid)
+
+    def _is_told(self) -> bool:
+        # driver domains say anew how they are whenever a tenant's Toolstack is built
+        return super()._is_told() and not self.drivers.expecting
 
     def begin(self, at_rest: bool = False) -> None:
         super().begin(at_rest)

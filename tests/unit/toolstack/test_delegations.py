@@ -9,7 +9,7 @@ from driver_domains import BLK, NET, DriverHost, disk, nic
 from test_tenant_toolstacks import ACME, Operator, TenantsHost
 from toolstack_host import TOOLSTACK
 
-from xoar.messages.codec import encode
+from xoar.messages.codec import Message, encode
 from xoar.messages.errors import EBUSY, EINVAL, ENOENT
 from xoar.xenstore.client import Client
 
@@ -49,7 +49,7 @@ def test_both_sides_are_told_what_is_delegated(host: DelegatingHost) -> None:
     blk = HOME.replace(f"/{NET}/", f"/{BLK}/")
     assert host.read(blk + "/volumes_kib", BLK) == "4096"
     assert host.read(blk + "/images/image@debian", BLK) == ""
-    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET} disk0:blkback:{BLK}"
+    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET}:ready disk0:blkback:{BLK}:ready"
     assert host.read(OWN + "/networks", ACME) == "lan:net0:bridge:0:-"
     rows = host.ask("delegation_list", start=0).fields.delegations
     assert [(row.driver, row.tenant, row.volumes_kib) for row in rows] == [
@@ -129,8 +129,31 @@ def test_it_is_written_again_when_one_of_the_two_comes_back(host: DelegatingHost
         host.run()
     host.clients.clear()
     assert host.read(HOME + "/name", NET) == "acme" == host.read(HOME + "/name", ACME)
-    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET}"
+    assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET}:ready"
     assert host.read(HOME + "/requests/1", NET) is None, "nobody waits for the reply any more"
+
+
+def test_a_tenants_toolstack_runs_once_it_is_told_and_what_was_said_to_the_last_one_is_gone(
+    host: DelegatingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.delegate()
+    # more than XenStore reads at a time
+    assert host.delegate("disk0", images=[(f"image{number}",) for number in range(8)]).kind == "done"
+    host.client(NET).write(HOME + "/service/state", "ready")
+    answer, there = host.fake.answer, []
+
+    def seen(message: Message) -> None:
+        if message.kind == "unpause":
+            host.clients.clear()
+            there.extend([host.read(OWN + "/delegated", ACME), host.read(OWN + "/networks", ACME)])
+            there.extend([host.read(HOME + "/name", ACME), host.read(HOME + "/service/state", ACME)])
+        answer(message)
+
+    monkeypatch.setattr(host.fake, "answer", seen)
+    host.now += 60_000
+    host.fake.stop(ACME, "poweroff")
+    host.run()
+    assert there == [BOTH, "lan:net0:bridge:0:-", "acme", None]
 
 
 class Delegated(TenantsHost):
@@ -167,7 +190,7 @@ class Delegated(TenantsHost):
         return {row.name: row.state for row in self.operator.ask("driver_list", start=0).fields.drivers}
 
 
-BOTH = f"net0:netback:{NET} disk0:blkback:{BLK}"
+BOTH = f"net0:netback:{NET}:ready disk0:blkback:{BLK}:ready"
 
 
 def test_a_tenant_has_what_it_is_told() -> None:
@@ -219,7 +242,7 @@ def test_what_is_withdrawn_is_not_there_and_comes_back() -> None:
     host = Delegated()
     host.told(BOTH)
     host.agent(NET, "state", "ready")
-    host.told(f"disk0:blkback:{BLK}", "")
+    host.told(f"disk0:blkback:{BLK}:ready", "")
     assert host.drivers() == {"disk0": "waiting"}
     assert host.operator.ask("network_list", start=0).fields.networks == []
     reply = host.operator.ask("guest_create", **host.create_fields(nics=[nic()]))
@@ -244,7 +267,17 @@ def test_a_driver_domain_that_ends_fails_its_devices_until_it_is_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", ["net0", "net0:netback:0", "net0:pciback:6", "N:netback:6", ":::", "x:netback:99999", "\xff"]
+    "rubbish",
+    [
+        "net0",
+        "net0:netback:0:ready",
+        "net0:pciback:6:ready",
+        "N:netback:6:ready",
+        "net0:netback:6",
+        ":::",
+        "x:netback:99999:ready",
+        "\xff",
+    ],
 )
 def test_words_that_make_no_sense_are_no_driver_domains(rubbish: str) -> None:
     host = Delegated()
@@ -358,6 +391,42 @@ def test_the_next_life_serves_nobody_before_it_has_heard_what_is_delegated(
     assert toolstack.volumes._volumes["disk0"]["root"].size_kib == 4096
 
 
+def begun_anew(words: str) -> Delegated:
+    """A host whose driver domains have said nothing yet to the Toolstack that begins anew."""
+    host = Delegated()
+    host.told(words)
+    host.begin_anew()
+    host.run()
+    return host
+
+
+def test_the_next_one_serves_nobody_before_driver_domains_have_said_that_they_serve() -> None:
+    host = begun_anew(BOTH)
+    assert not host.toolstack.begun
+    host.agent(NET, "state", "ready")
+    assert not host.toolstack.begun
+    host.agent(BLK, "state", "failed")
+    assert host.toolstack.begun
+
+
+def test_it_serves_at_once_if_none_serves_or_what_served_is_withdrawn() -> None:
+    host = begun_anew(BOTH.replace("ready", "starting"))
+    assert host.toolstack.begun
+    host = begun_anew(BOTH)
+    host.told("")
+    assert host.toolstack.begun
+
+
+def test_driver_domains_that_say_nothing_are_waited_for_a_minute() -> None:
+    host = begun_anew(BOTH)
+    host.now += 59_000
+    host.run()
+    assert not host.toolstack.begun
+    host.now += 1_000
+    host.run()
+    assert host.toolstack.begun
+
+
 def test_devices_are_where_they_were_in_the_next_life() -> None:
     host, domid = with_devices()
     before = shown(host)
@@ -424,7 +493,7 @@ def test_a_handle_rests_in_the_next_life_too() -> None:
 
 def test_devices_of_a_driver_domain_that_is_not_delegated_any_more_are_still_there() -> None:
     host, _ = with_devices()
-    host.told(f"net0:netback:{NET}")
+    host.told(f"net0:netback:{NET}:ready")
     host.begin_anew()
     host.run()
     host.operator = Operator(host, 2)

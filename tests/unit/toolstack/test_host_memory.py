@@ -76,7 +76,10 @@ def test_what_ended_meanwhile_is_noticed(domid: int) -> None:
     else:
         (row,) = host.ask("tenant_list", start=0).fields.tenants
         assert (row.state, row.restarts) == ("ready", 1) and host.fake.built[ACME] == "running"
-        assert host.read(f"/local/domain/{ACME}/delegated") == f"net0:netback:{NET} disk0:blkback:{BLK}"
+        assert (
+            host.read(f"/local/domain/{ACME}/delegated")
+            == f"net0:netback:{NET}:ready disk0:blkback:{BLK}:ready"
+        )
 
 
 def test_what_failed_is_not_tried_again() -> None:
