@@ -103,7 +103,7 @@ def main():
             console.write("echo " + " ".join(arguments))
         elif command == "triple-fault":
             console.write("no more code")
-            for address in range(0x200000, 0x300000, 0x1000):  # where nano lies: its tables, too
+            for address in range(0x100000, 0x200000, 0x1000):  # where nano lies: its tables, too
                 nano.memory(address, 0x1000)[:] = bytes(0x1000)
         elif command == "crash":
             console.write("crashing")

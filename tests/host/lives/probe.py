@@ -8,7 +8,7 @@ from xoar.xen.ring import PAGE_SIZE
 _VCPU_OP, _SCHED_OP, _SHUTDOWN = 24, 29, 2
 _REGISTER_RUNSTATE, _REGISTER_INFO = 5, 10
 _INIT_CONTROL = 11
-_IMAGE = 0x200000
+_IMAGE = 0x100000
 
 marks = []
 pattern = bytearray(b"\x5a" * (1 << 17))

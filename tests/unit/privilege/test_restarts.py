@@ -141,7 +141,7 @@ def test_the_boot_plan_has_who_is_rolled_back_who_asks_and_the_room(folder):
         ("xenstore", "probe", 1, 1000),
         ("toolstack", "probe", 0, 0),
     ]
-    assert read.rooms == {"restorer": (11 + 8 + 8 + 3 + 10) * 1024}
+    assert read.rooms == {"restorer": (10 + 6 + 8 + 3 + 9) * 1024}
     (toolstack,) = [shard for shard in read.shards if shard.name == "toolstack"]
     assert "restarted=probe:after_each_request" in toolstack.words
 
