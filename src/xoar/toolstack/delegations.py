@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from xoar.toolstack.tenants import Tenant, Tenants
 
 _PER_PAGE = 6
+_SERVICE, _REQUESTS = "/service", "/requests"
+"""What a driver domain says to a tenant's Toolstack, and what that asks for."""
 
 
 class Delegation:
@@ -97,7 +99,10 @@ class Delegations:
             made = Delegation(fields, driver, tenant)
             made.told = earlier is not None and earlier.told
             self._all = [entry for entry in self._all if entry is not earlier] + [made]
-            self._write(made, earlier is None)
+            if driver.recorded and tenant.recorded and earlier is None:
+                self._write(made, [""], True)
+            elif driver.recorded and earlier is not None:
+                self._write(made, [path for path in _words(earlier) if path not in _words(made)], False)
 
             def told() -> None:
                 made.told = True
@@ -155,39 +160,36 @@ class Delegations:
         """A driver domain's records are written, which runs after that."""
         for entry in self._all:
             if entry.driver is driver and entry.tenant.recorded:
-                self._add(batch, entry, True)
+                self._add(batch, entry, [""], True)
 
     def _tell_anew(self, tenant: "Tenant", told: "Callable[[], None]") -> None:
-        """A tenant's Toolstack has been built, and runs once it is told: what a driver domain said to the
-        last one is gone then, and is not taken for a word to this one."""
+        """A tenant's Toolstack has been built, and runs once it is told. What driver domains said to the last
+        one is gone then, so it is not taken for a word to this one; what they were told of the tenant stays,
+        for the guests that run."""
         for entry in self._all:
-            if entry.tenant is tenant:
-                self._write(entry, True)
+            if entry.tenant is tenant and entry.driver.recorded:
+                self._write(entry, [_SERVICE, _REQUESTS], True)
         self._tell(tenant, told)  # XenStore does one after the other
 
-    def _write(self, entry: Delegation, anew: bool) -> None:
-        if entry.driver.recorded and entry.tenant.recorded:
-            batch = Batch(self._store)
-            self._add(batch, entry, anew)
-            self._run(batch, lambda: None)
+    def _write(self, entry: Delegation, removed: "list[str]", talk: bool) -> None:
+        batch = Batch(self._store)
+        self._add(batch, entry, removed, talk)
+        self._run(batch, lambda: None)
 
-    def _add(self, batch: Batch, entry: Delegation, anew: bool) -> None:
-        """What the driver domain reads; it takes it for whole once there is a name. If not `anew`, what the
-        two said to each other stays."""
+    def _add(self, batch: Batch, entry: Delegation, removed: "list[str]", talk: bool) -> None:
+        """What the driver domain reads; it takes it for whole once there is a name, and looks again when that
+        is written. First goes what is to be `removed`; `talk`: the two begin to speak to each other."""
         path, driver, tenant = entry.path, entry.driver.domid, entry.tenant.domid
-        fields = entry.fields
-        if anew:
-            batch.add(wire.RM, path)
-            batch.read_by(path, self._owner, driver, tenant)
-            batch.make(path + "/service", self._owner, driver, tenant)
-            batch.make(path + "/requests", self._owner, tenant, driver)
-        for name in ("networks", "images"):
-            batch.add(wire.RM, "%s/%s" % (path, name))
-        if entry.driver.kind == NETBACK:
-            batch.write(path + "/networks", tuple([(name, "") for name in _names(fields.networks)]))
-        else:
-            batch.add(wire.WRITE, path + "/volumes_kib", "%d" % fields.volumes_kib)
-            batch.write(path + "/images", tuple([(node_of(name), "") for name in _names(fields.images)]))
+        for below in removed:
+            batch.add(wire.RM, path + below)
+        batch.read_by(path, self._owner, driver)
+        if talk:
+            batch.make(path + _SERVICE, self._owner, driver, tenant)
+            batch.make(path + _REQUESTS, self._owner, tenant, driver)
+        for below in _words(entry):
+            batch.add(wire.WRITE, path + below, "")
+        if entry.driver.kind == BLKBACK:
+            batch.add(wire.WRITE, path + "/volumes_kib", "%d" % entry.fields.volumes_kib)
         batch.add(wire.WRITE, path + "/name", entry.tenant.name)
 
     def _tell(self, tenant: "Tenant", told: "Callable[[], None]") -> None:
@@ -257,3 +259,10 @@ class Delegations:
 def _names(entries: "list[Any]") -> "list[str]":
     """Of an array of NAMED."""
     return [entry.name for entry in entries]
+
+
+def _words(entry: Delegation) -> "list[str]":
+    """The nodes that name what the tenant may have of the driver domain."""
+    fields = entry.fields
+    networks = ["/networks/%s" % name for name in _names(fields.networks)]
+    return networks + ["/images/%s" % node_of(name) for name in _names(fields.images)]

@@ -65,12 +65,26 @@ class Store:
     def delegate(self, domid: int, name: str, **nodes: str) -> None:
         """What the host's Toolstack writes for a tenant; `nodes` besides, "/" in their names as "__"."""
         base, host = f"{HOME}/tenants/{domid}", self.domain(HOST)
-        self.make(host, base, HOST, f"r{DRIVER}", f"r{domid}")
-        self.make(host, f"{base}/service", HOST, f"b{DRIVER}", f"r{domid}")
-        self.make(host, f"{base}/requests", HOST, f"b{domid}", f"r{DRIVER}")
+        self.make(host, base, HOST, f"r{DRIVER}")
+        self._begin_to_talk(domid)
         for node, value in nodes.items():
             host.write(f"{base}/{node.replace('__', '/')}", value)
         host.write(f"{base}/name", name)
+
+    def build_anew(self, domid: int, name: str) -> Iterator[None]:
+        """What the host's Toolstack writes when the tenant's has been built anew; with pauses."""
+        base, host = f"{HOME}/tenants/{domid}", self.domain(HOST)
+        for node in ("service", "requests"):
+            host.rm(f"{base}/{node}")
+            yield
+        self._begin_to_talk(domid)
+        yield
+        host.write(f"{base}/name", name)
+
+    def _begin_to_talk(self, domid: int) -> None:
+        base, host = f"{HOME}/tenants/{domid}", self.domain(HOST)
+        self.make(host, f"{base}/service", HOST, f"b{DRIVER}", f"r{domid}")
+        self.make(host, f"{base}/requests", HOST, f"b{domid}", f"r{DRIVER}")
 
     def withdraw(self, domid: int) -> None:
         self.domain(HOST).rm(f"{HOME}/tenants/{domid}")

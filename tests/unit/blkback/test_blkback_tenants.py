@@ -301,6 +301,17 @@ def test_all_is_said_again_to_a_tenant_whose_nodes_were_made_anew(bench: Bench) 
     assert bench.ask(ACME, 1, "delete v") == "ok"
 
 
+@pytest.mark.parametrize("turns", [True, False])
+def test_all_is_said_again_to_a_toolstack_that_is_built_anew(bench: Bench, turns: bool) -> None:
+    bench.ask(ACME, 1, f"create v {4 * MIB}")
+    for _ in bench.made.build_anew(ACME, "acme"):
+        if turns:
+            bench.turn()
+    bench.turn()
+    assert bench.says(ACME, "state") == "ready" and bench.names(ACME, "volumes") == ["own", "v"]
+    assert bench.ask(ACME, 1, "delete v") == "ok"
+
+
 @pytest.mark.parametrize("name", ["", "x" * 17, "UP", "a+b", "a_b", "\xff"])
 def test_a_tenant_without_a_plain_name_is_none(bench: Bench, name: str) -> None:
     bench.made.withdraw(BETA)

@@ -268,6 +268,18 @@ def test_an_address_that_was_told_is_known_to_the_next_agent(bench: Bench) -> No
     assert Reports(bench.connection, HOSTS.base).addresses() == {}
 
 
+def test_a_toolstack_that_is_built_anew_changes_nothing_for_guests_and_is_told_all_again(
+    bench: Bench,
+) -> None:
+    reports = Reports(bench.connection, f"tenants/{ACME}/")
+    reports.say({"state": "ready"})
+    for _ in bench.made.build_anew(ACME, "acme"):
+        assert not bench.take(), "there is nothing to be planned anew"
+        bench.records.remade.clear()
+    assert not bench.take()
+    assert bench.records.remade == {f"tenants/{ACME}/"} and reports.wiped
+
+
 def test_what_was_told_is_missed_when_the_nodes_are_made_anew(bench: Bench) -> None:
     reports = Reports(bench.connection, f"tenants/{ACME}/")
     reports.say({"state": "ready"})

@@ -44,7 +44,7 @@ def host() -> DelegatingHost:
 def test_both_sides_are_told_what_is_delegated(host: DelegatingHost) -> None:
     assert host.delegate().kind == host.delegate("disk0").kind == "done"
     assert host.fake.requests.count("allow_delegation") == 2
-    assert host.read(HOME + "/name", NET) == "acme" == host.read(HOME + "/name", ACME)
+    assert host.read(HOME + "/name", NET) == "acme"
     assert host.read(HOME + "/networks/lan", NET) == ""
     blk = HOME.replace(f"/{NET}/", f"/{BLK}/")
     assert host.read(blk + "/volumes_kib", BLK) == "4096"
@@ -111,6 +111,36 @@ def test_what_builder_refuses_is_not_delegated(host: DelegatingHost) -> None:
     assert host.tenants_nodes() == []
 
 
+def test_what_a_driver_domain_was_told_stays_while_a_tenants_toolstack_is_built_anew(
+    host: DelegatingHost,
+) -> None:
+    """Its guests run on, and are plugged into what their tenant may have."""
+    host.delegate()
+    host.run()
+    driver = host.client(NET)
+    driver.watch(HOME, "told")
+    host.now += 60_000
+    host.fake.stop(ACME, "poweroff")
+    for _ in range(40):
+        host.run(1)
+        assert driver.read(HOME + "/name") == b"acme" and driver.directory(HOME + "/networks") == ["lan"]
+    changed = {path.removeprefix(HOME) for path, _ in iter(driver.take_event, None)}
+    assert {"/service", "/name"} <= changed, "the driver domain hears that it is to speak again"
+
+
+def test_networks_that_stay_are_there_all_the_time_and_others_go(host: DelegatingHost) -> None:
+    assert host.ask("network_create", network=("more", "net0", "bridge", 7, "", [], "")).kind == "done"
+    host.delegate(networks=[("lan",), ("more",)])
+    driver = host.client(NET)
+    driver.watch(HOME, "told")
+    assert host.delegate(networks=[("more",)]).kind == "done"
+    assert driver.directory(HOME + "/networks") == ["more"]
+    host.fake.stop(ACME, "crash")
+    assert host.delegate(networks=[]).kind == "done", "while its Toolstack is gone"
+    host.run()
+    assert driver.directory(HOME + "/networks") == []
+
+
 def test_a_network_of_a_tenant_is_not_deleted(host: DelegatingHost) -> None:
     host.delegate()
     reply = host.ask("network_delete", name="lan")
@@ -128,7 +158,9 @@ def test_it_is_written_again_when_one_of_the_two_comes_back(host: DelegatingHost
         host.fake.stop(ACME, "crash")
         host.run()
     host.clients.clear()
-    assert host.read(HOME + "/name", NET) == "acme" == host.read(HOME + "/name", ACME)
+    assert host.read(HOME + "/name", NET) == "acme" and host.read(HOME + "/networks/lan", NET) == ""
+    host.client(NET).write(HOME + "/service/state", "ready")
+    assert host.read(HOME + "/service/state", ACME) == "ready"
     assert host.read(OWN + "/delegated", ACME) == f"net0:netback:{NET}:ready"
     assert host.read(HOME + "/requests/1", NET) is None, "nobody waits for the reply any more"
 
@@ -146,7 +178,7 @@ def test_a_tenants_toolstack_runs_once_it_is_told_and_what_was_said_to_the_last_
         if message.kind == "unpause":
             host.clients.clear()
             there.extend([host.read(OWN + "/delegated", ACME), host.read(OWN + "/networks", ACME)])
-            there.extend([host.read(HOME + "/name", ACME), host.read(HOME + "/service/state", ACME)])
+            there.extend([host.read(HOME + "/name", NET), host.read(HOME + "/service/state", NET)])
         answer(message)
 
     monkeypatch.setattr(host.fake, "answer", seen)
