@@ -23,9 +23,9 @@ Call = namedtuple("Call", ("server", "kind", "fields"))
 
 
 class _Operation:
-    def __init__(self, awaited: "list[tuple[str, int]]", deadline: int, done: "Done") -> None:
+    def __init__(self, awaited: "list[tuple[str, int]]", done: "Done") -> None:
         self.awaited = awaited  # server and number of each request that is unanswered
-        self.deadline = deadline
+        self.deadline: "int | None" = None  # None: its requests are held back yet
         self.done = done
 
 
@@ -41,7 +41,7 @@ class Operations:
     def start(self, calls: "list[Call]", done: "Done") -> None:
         """Sends the requests; `done` takes "" or what went wrong."""
         awaited = [(call.server, self._send(call)) for call in calls]
-        self._going_on.append(_Operation(awaited, self._clock() + TIMEOUT, done))
+        self._going_on.append(_Operation(awaited, done))
 
     def answered(self, server: str, message: "Message") -> None:
         """A server has answered."""
@@ -58,12 +58,26 @@ class Operations:
     def expire(self) -> None:
         """Ends those that have taken too long."""
         now = self._clock()
-        for operation in [operation for operation in self._going_on if operation.deadline <= now]:
-            self._finish(operation, "no answer from %s" % ", ".join([name for name, _ in operation.awaited]))
+        for operation in list(self._going_on):
+            if operation.deadline is not None and operation.deadline <= now:
+                names = [name for name, _ in operation.awaited]
+                self._finish(operation, "no answer from %s" % ", ".join(names))
+
+    def sent(self) -> None:
+        """Requests that were held back are on their way: now their time begins."""
+        deadline = self._clock() + TIMEOUT
+        for operation in self._going_on:
+            if operation.deadline is None:
+                operation.deadline = deadline
+
+    @property
+    def idle(self) -> bool:
+        """Whether none goes on."""
+        return not self._going_on
 
     def deadlines(self) -> "list[int]":
-        """When there is something to expire."""
-        return [operation.deadline for operation in self._going_on]
+        """When there is something to expire, of those whose time has begun."""
+        return [operation.deadline for operation in self._going_on if operation.deadline is not None]
 
     def _send(self, call: Call) -> int:
         number = self._next

@@ -180,7 +180,7 @@ class Service:
     @property
     def idle(self) -> bool:
         """Whether no operation goes on and no domain is dying."""
-        return not self._dying and not self._operations.deadlines()
+        return not self._dying and self._operations.idle
 
     # -- requests
 
@@ -526,11 +526,12 @@ class Service:
                 self._release(domid, lambda trouble: None)
 
     def expire(self) -> "int | None":
-        """Ends what waited too long; the time (ns) at which to look again, or None."""
+        """Ends what waited too long, before requests to servers go out; when (ns) to look again, or None."""
         now = self._machine.now()
         self._operations.expire()
         for domid in [domid for domid, dying in self._dying.items() if dying[0] <= now]:
             self._forget(domid, "domain %d is still dying: somebody holds on to its pages" % domid)
+        self._operations.sent()
         deadlines = self._operations.deadlines() + [dying[0] for dying in self._dying.values()]
         return min(deadlines) if deadlines else None
 

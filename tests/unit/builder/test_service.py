@@ -288,11 +288,34 @@ def test_a_server_that_refuses_or_hangs_makes_the_build_fail_and_leaves_nothing(
     else:
         for channel in world.servers.values():
             channel.take()
+        world.service.expire()
         world.xen.time += 6 * 10**9
         world.service.expire()
     world.answer()  # release
     ((answer, _, _),) = world.toolstack.take()
     assert answer == "error"
+    assert set(world.xen.present) == set(SHARDS)
+
+
+def test_servers_time_begins_when_requests_go_out(world: World) -> None:
+    """Several domains that are asked for at once are built before anybody hears of the first."""
+    for _ in range(3):
+        world.build()
+        world.xen.time += 4 * 10**9
+    assert world.service.expire() == world.xen.time + 5 * 10**9
+    world.xen.time += 4 * 10**9
+    world.answer()
+    world.service.expire()
+    assert [kind for kind, _, _ in world.toolstack.take()] == ["built"] * 3
+
+
+def test_a_release_that_begins_as_a_request_expires_has_its_own_time(world: World) -> None:
+    world.build()
+    for _ in range(2):
+        deadline = world.service.expire()
+        assert deadline is not None
+        world.xen.time = deadline
+    world.service.expire()
     assert set(world.xen.present) == set(SHARDS)
 
 
@@ -322,6 +345,7 @@ def test_a_domain_that_does_not_die_is_reported_after_a_time(world: World) -> No
 def test_servers_that_hang_do_not_keep_a_domain_alive(world: World) -> None:
     domid = world.built()
     world.ask("destroy", 8, domid=domid)
+    world.service.expire()
     world.xen.time += 6 * 10**9
     world.service.expire()
     assert domid not in world.xen.present
