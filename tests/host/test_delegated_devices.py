@@ -62,10 +62,10 @@ def host(state: None, logs: Path) -> Iterator[HostUnderTest]:
         yield host
 
 
-def delegated(host: HostUnderTest) -> None:
+def delegated(host: HostUnderTest, tenant: str = "acme") -> None:
     """A tenant hears of what is delegated to it some time after the host's operator has an answer."""
     host.wait_json(
-        lambda rows: [row["state"] for row in rows] == ["ready"] * 2, "driver", "list", tenant="acme"
+        lambda rows: [row["state"] for row in rows] == ["ready"] * 2, "driver", "list", tenant=tenant
     )
 
 
@@ -149,6 +149,7 @@ def test_delegated_and_withdrawn_while_the_host_runs(host: HostUnderTest, bolt: 
     host.cli("tenant", "delegate", "bolt", "disk0", "--volumes", "64MiB")
     rows = {(row["tenant"], row["driver"]) for row in host.json("tenant", "delegations")}
     assert rows == {(tenant, driver) for tenant in ("acme", "bolt") for driver in ("net0", "disk0")}
+    delegated(host, "bolt")
     bolt.cli("volume", "create", "data", "--size", "32MiB")
     create(bolt, "web", "--disk", "data", "--nic", "lan")
     work = worker(bolt, "web")
