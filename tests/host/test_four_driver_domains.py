@@ -224,12 +224,12 @@ def test_frames_of_a_network_with_a_vlan_are_tagged_on_the_wire(host: HostUnderT
 def test_what_a_guest_sends_is_limited_to_its_rate(host: HostUnderTest) -> None:
     rates = {}
     with third_guest(host) as name:
-        for limit in ((), ("--rate", "128KiB")):
+        for limit in ((), ("--rate", "32KiB")):  # far below what a slow machine does under load
             with plugged_nic(host, name, "lan", "10.0.2.77", *limit):
                 rates[limit] = sent_rate(host, name)
     free, limited = rates.values()
     # the bucket is full at first: xen-netback lets one period's worth pass, and TCP's headers count too
-    assert 64 << 10 < limited < 160 << 10 < free
+    assert 16 << 10 < limited < 48 << 10 < free
 
 
 def sent_rate(host: HostUnderTest, name: str) -> float:
