@@ -49,6 +49,8 @@ class Channel:
         self.more = False
         self.held = False
         self.renewals = 0
+        self._received = 0  # messages
+        self._emptied = 0  # times that nothing was left in the queue
         self._renewal = renewal
         self._incoming = incoming
         self._outgoing = outgoing
@@ -83,6 +85,27 @@ class Channel:
             return self.idle and not self._outgoing.readable()
         except RingError:
             return False
+
+    @property
+    def unread(self) -> bool:
+        """Whether something lies in the ring that is to be received."""
+        if self.broken or (self._renewal is not None and self._renewal.waits):
+            return False
+        try:
+            return self.more or self._incoming.readable() > 0
+        except RingError:
+            return True
+
+    @property
+    def stalled(self) -> "tuple[int | None, int | None]":
+        """Of which message half has come, and of which queue something waits for room in the ring, by numbers
+        that never come again; None for each if there is none. It is for the other end to go on."""
+        if self.broken or (self._renewal is not None and self._renewal.waits):
+            return None, None
+        return (
+            None if self._decoder.between else self._received,
+            self._emptied if self._queue else None,
+        )
 
     @property
     def halves(self) -> "tuple[bytes, bytes]":
@@ -123,6 +146,7 @@ class Channel:
                 return False
             if count:
                 self._queue = self._queue[count:]
+                self._emptied += int(not self._queue)
                 self._notify()
         return not self._queue
 
@@ -174,6 +198,7 @@ class Channel:
             try:
                 message = self._decoder.next()
             except MessageError as error:
+                self._received += 1
                 self._refuse(error.id, error.errno, str(error))
                 if error.fatal:
                     self._break(str(error))
@@ -181,6 +206,7 @@ class Channel:
                 continue
             if message is None:
                 return
+            self._received += 1
             if message.kind in self._accepted:
                 messages.append(message)
             elif message.kind == "error":  # answered with another, it would go to and fro for ever

@@ -14,28 +14,31 @@ class Conversations:
     def __init__(self, clients: "dict[str, Channel]", servers: "dict[str, Channel]") -> None:
         self.clients = clients
         self.servers = servers
-        self._since: "dict[Channel, int]" = {}  # when something began to wait
+        # when it was first seen: (channel, which way, number) of what the other end does not go on with
+        self._since: "dict[tuple[Channel, int, int], int]" = {}
 
     @property
     def more(self) -> bool:
-        """Whether there are requests already that can be served."""
-        return any([channel.more and not channel.congested for channel in self.clients.values()])
-
-    @property
-    def idle(self) -> bool:
-        """Whether no message is on its way."""
-        return all([channel.idle for channel in self._all()])
+        """Whether there are messages already that can be received."""
+        clients = any([channel.unread and not channel.congested for channel in self.clients.values()])
+        return clients or any([channel.unread for channel in self.servers.values()])
 
     def expire(self, now: int) -> "int | None":
         """Begins those anew in which half a message, or one that nobody takes, waits for too long: one client
-        shall not keep the shard from being at rest. When to look again (ns), if one waits."""
+        shall not keep the shard from being at rest. When to look again (ns), if one waits.
+
+        To be asked when there is no `more`. What was there at the last look may have gone on since, and
+        something else wait now: only the same thing at both looks has waited all the time between."""
         waiting = {}
         for channel in self._all():
-            if not channel.idle:
-                waiting[channel] = self._since.get(channel, now)
-                if waiting[channel] + _PATIENCE <= now:
-                    del waiting[channel]
-                    channel.renew()
+            stalls = [
+                (channel, way, number) for way, number in enumerate(channel.stalled) if number is not None
+            ]
+            since = {stall: self._since.get(stall, now) for stall in stalls}
+            if since and min(since.values()) + _PATIENCE <= now:
+                channel.renew()
+            else:
+                waiting.update(since)
         self._since = waiting
         return min(waiting.values()) + _PATIENCE if waiting else None
 
