@@ -151,6 +151,7 @@ class Agent:
             desk.open()
         desk.party = party
         desk.dirty = True
+        desk.try_again()
         self._refreshed = 0.0
 
     # devices

@@ -30,6 +30,7 @@ class Desk:
         self._store = store
         self._known: set[str] = set()
         self._shown: dict[str, str] = {}
+        self._unsaid: set[str] = set()
 
     def open(self) -> None:
         """Takes over what an agent before this one has answered."""
@@ -93,8 +94,15 @@ class Desk:
             except Refused as error:
                 # also at a quota: then the others are still told
                 print(f"blkback: {self.title}: {path} can't be said: {error.name}", flush=True)
-            # once is enough in any case
+                self._unsaid.add(path)
+            # once is enough in any case, until the nodes have changed
             self._shown[path] = value
+
+    def try_again(self) -> None:
+        """The party's nodes have changed: what was refused is shown anew."""
+        for path in self._unsaid:
+            self._shown.pop(path, None)
+        self._unsaid.clear()
 
     def show_table(self, table: str, values: dict[str, str], kept: list[str]) -> None:
         """Has these values, by name, in a table and no others but those with the names `kept`."""

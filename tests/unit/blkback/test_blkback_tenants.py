@@ -312,6 +312,26 @@ def test_all_is_said_again_to_a_toolstack_that_is_built_anew(bench: Bench, turns
     assert bench.ask(ACME, 1, "delete v") == "ok"
 
 
+def test_what_was_refused_while_nodes_were_being_made_is_said_once_they_are_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volumes come before the node is there for them, the state after that."""
+    write = bench.connection.write
+
+    def refused(path: str, *more: str) -> None:
+        if path.startswith(f"tenants/{ACME}/service/volumes"):
+            raise Refused("EACCES")
+        write(path, *more)
+
+    monkeypatch.setattr(bench.connection, "write", refused)
+    for _ in bench.made.build_anew(ACME, "acme"):
+        bench.turn()
+    assert (bench.says(ACME, "state"), bench.names(ACME, "volumes")) == ("ready", [])
+    monkeypatch.undo()
+    bench.turn()
+    assert bench.names(ACME, "volumes") == ["own"]
+
+
 @pytest.mark.parametrize("name", ["", "x" * 17, "UP", "a+b", "a_b", "\xff"])
 def test_a_tenant_without_a_plain_name_is_none(bench: Bench, name: str) -> None:
     bench.made.withdraw(BETA)

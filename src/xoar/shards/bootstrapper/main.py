@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xoar.builder.plan import Plan, Shard
 
 _MAP_FRAMES = 8  # records for 2048 grants that a shard has mapped
-_READY_TIMEOUT = 20 * 1000000000
+_READY_TIMEOUT = 60 * 1000000000
 _CHECK_INTERVAL = 100 * 1000000
 
 
