@@ -5,7 +5,7 @@ worth is decided elsewhere: Builder plugs nothing that is not delegated, and dri
 guests within what the host's Toolstack told them.
 """
 
-from xoar.messages.records import NETWORK, NETWORK_MODE
+from xoar.messages.records import NETWORK, NETWORK_MODE, NO_DEVICE
 from xoar.toolstack import ipv4, service
 from xoar.toolstack.agents import Agents
 from xoar.toolstack.driver import BLKBACK, FAILED, NETBACK, READY, WAITING, Driver
@@ -87,7 +87,7 @@ class DelegatedDrivers(Agents):
     def _driver(self, name: str, kind: str, domid: int) -> Driver:
         driver = self._known.get(name)
         if driver is None or driver.domid != domid:
-            driver = self._known[name] = Driver(name, kind, domid, 0, self._domid)
+            driver = self._known[name] = Driver(name, kind, domid, NO_DEVICE, self._domid)
             driver.since_ms = self._clock()
             self._listen(driver)
         return driver

@@ -39,7 +39,8 @@ class Driver:
         self.kind = kind
         self.domid = domid
         self.device = device
-        self.state = WAITING if device != NO_DEVICE else UNASSIGNED
+        # a tenant is not told of the device
+        self.state = WAITING if tenant or device != NO_DEVICE else UNASSIGNED
         self.note = ""
         self.restarts = 0
         self.since_ms = 0

@@ -477,6 +477,20 @@ def test_devices_are_where_they_were_in_the_next_life() -> None:
     assert not host.fake.links and not host.fake.domains
 
 
+def test_devices_are_there_also_if_driver_domains_take_their_time_to_speak_to_the_next_life() -> None:
+    host, _ = with_devices()
+    before = shown(host)
+    for domid in (NET, BLK):
+        host.manager.rm(f"{host.place[domid]}/service/state")
+    host.begin_anew()
+    host.run()
+    for domid in (NET, BLK):
+        host.agent(domid, "state", "ready")
+    host.operator = Operator(host, 2)
+    assert shown(host) == before
+    assert [row.restarts for row in host.operator.ask("driver_list", start=0).fields.drivers] == [0, 0]
+
+
 def test_a_device_that_is_to_be_unplugged_goes_in_the_next_life() -> None:
     host, domid = with_devices()
     fields = {"guest": "web", "device": "xvda", "timeout_ms": 1000}
