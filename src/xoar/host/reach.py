@@ -14,9 +14,7 @@ from xoar.host.client import Client, TimedOut
 from xoar.host.errors import HostError
 
 SSH = 22
-_LOOK = (
-    2.0  # seconds between two attempts; each takes rollbacks of Builder and Toolstack beside the guest's boot
-)
+_LOOK = 2.0  # seconds between two attempts: each costs the guest that boots some rollbacks of shards
 _BANNER = 5.0  # seconds that a server may take to say that it is one
 _OUTER = "-"  # the first address that QEMU's DHCP gives: the network card's own
 

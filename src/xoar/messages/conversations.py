@@ -2,10 +2,14 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from xoar.messages.channel import Channel
 
 
 _PATIENCE = 5 * 1000000000
+_RESTLESS = 20 * 1000000000
+"""For a client of whom something else waits at each look (ns)."""
 
 
 class Conversations:
@@ -14,8 +18,9 @@ class Conversations:
     def __init__(self, clients: "dict[str, Channel]", servers: "dict[str, Channel]") -> None:
         self.clients = clients
         self.servers = servers
-        # when it was first seen: (channel, which way, number) of what the other end does not go on with
-        self._since: "dict[tuple[Channel, int, int], int]" = {}
+        # when it has waited for too long: (channel, which way, number) of what the other end does not go on
+        # with, or (channel,) of anything
+        self._due: "dict[tuple[Any, ...], int]" = {}
 
     @property
     def more(self) -> bool:
@@ -28,19 +33,21 @@ class Conversations:
         shall not keep the shard from being at rest. When to look again (ns), if one waits.
 
         To be asked when there is no `more`. What was there at the last look may have gone on since, and
-        something else wait now: only the same thing at both looks has waited all the time between."""
-        waiting = {}
+        something else wait now: only the same thing at both looks has waited all the time between. But a
+        client of whom something waits at every look is given up as well, some time later."""
+        due: "dict[tuple[Any, ...], int]" = {}
         for channel in self._all():
-            stalls = [
-                (channel, way, number) for way, number in enumerate(channel.stalled) if number is not None
-            ]
-            since = {stall: self._since.get(stall, now) for stall in stalls}
-            if since and min(since.values()) + _PATIENCE <= now:
+            waits: "list[tuple[tuple[Any, ...], int]]" = []
+            for way, number in enumerate(channel.stalled):
+                if number is not None:
+                    waits += [((channel, way, number), _PATIENCE), ((channel,), _RESTLESS)]
+            ends = {what: self._due.get(what, now + patience) for what, patience in waits}
+            if ends and min(ends.values()) <= now:
                 channel.renew()
             else:
-                waiting.update(since)
-        self._since = waiting
-        return min(waiting.values()) + _PATIENCE if waiting else None
+                due.update(ends)
+        self._due = due
+        return min(due.values()) if due else None
 
     def begin_anew(self) -> None:
         """All of them: what was on its way is lost."""

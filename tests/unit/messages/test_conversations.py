@@ -38,14 +38,15 @@ def test_half_a_message_is_waited_for_a_while_and_then_the_conversation_begins_a
 def test_only_what_has_waited_all_the_time_is_given_up() -> None:
     link = Renewed()
     talks = Conversations({"toolstack": link.server}, {})
-    for turn in range(4):
+    for turn in range(2):
         # each time it is looked at half a message is there, and between the looks the rest of it came
         link.to_server.write(FRAME[:7])
         link.server.receive()
         assert talks.expire(turn * 10 * SECOND) == (turn * 10 + 5) * SECOND
         link.to_server.write(FRAME[7:])
         assert [message.id for message in link.server.receive()] == [9]
-    for turn in range(4, 8):
+    assert talks.expire(15 * SECOND) is None
+    for turn in range(2, 4):
         while link.server.idle:
             link.server.send("done", 1)
         assert talks.expire(turn * 10 * SECOND) == (turn * 10 + 5) * SECOND
@@ -53,6 +54,18 @@ def test_only_what_has_waited_all_the_time_is_given_up() -> None:
             link.client.receive()
     link.client.receive()
     assert link.client.renewals == 0
+
+
+def test_who_always_leaves_something_waiting_is_given_up_too() -> None:
+    link = Renewed()
+    talks = Conversations({"toolstack": link.server}, {})
+    link.to_server.write(FRAME[:7])
+    for second in range(21):
+        link.server.receive()
+        assert talks.expire(second * SECOND) is not None or second == 20
+        link.to_server.write(FRAME[7:] + FRAME[:7])
+    link.client.receive()
+    assert link.client.renewals == 1
 
 
 def test_a_request_that_has_not_been_received_yet_is_no_reason_to_begin_anew() -> None:
