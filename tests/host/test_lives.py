@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import statistics
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from harness import HostUnderTest, launched, running
@@ -79,18 +81,18 @@ def test_logic_is_rolled_back_after_each_request_and_on_demand(
         }
 
         roll_back(host, 50)  # whatever is allocated once
-        pages, ports, shared, free = host.domains_in_xen(), open_ports(host), grants(host), host.free_kib()
+        counted = at_rest(host)
+        _, ports, shared, free = counted
         others = all_rollbacks(host)
         records = roll_back(host, wanted)
         others = all_rollbacks(host) - others - wanted
-        assert (host.domains_in_xen(), open_ports(host), grants(host)) == (pages, ports, shared)
-        assert host.free_kib() == free
+        assert at_rest(host) == counted
         took = [record.total_us / 1000 for record in records]
         restored = [record.pages for record in records]
         half = wanted // 2
         growth = statistics.median(took[half:]) / statistics.median(took[:half])
         more_pages = statistics.median(restored[half:]) - statistics.median(restored[:half])
-        kept = next(pages[domid] for domid in pages if domid == host.domid("restorer"))
+        kept = counted.pages[host.domid("restorer")]
         print(
             f"{wanted} rollbacks, and {others} of other shards meanwhile: "
             f"median {statistics.median(took):.1f} ms, {min(took):.1f} to "
@@ -124,6 +126,27 @@ def roll_back(host: HostUnderTest, count: int) -> list[object]:
             client.request("shard_reboot", 30, name="logic", timeout_ms=10_000).fields.rollback
             for _ in range(count)
         ]
+
+
+class Counted(NamedTuple):
+    """What Xen has: pages and event channels by domid, grants, free memory in KiB."""
+
+    pages: dict[int, int]
+    ports: dict[int, int]
+    grants: list[str]
+    free_kib: int
+
+
+def at_rest(host: HostUnderTest) -> Counted:
+    """What Xen has when no shard is in the middle of beginning a life: twice the same, a second apart."""
+    last, deadline = None, time.monotonic() + 60
+    while True:
+        found = Counted(host.domains_in_xen(), open_ports(host), grants(host), host.free_kib())
+        if found == last:
+            return found
+        assert time.monotonic() < deadline, (found, last)
+        last = found
+        time.sleep(1)
 
 
 def open_ports(host: HostUnderTest) -> dict[int, int]:
