@@ -71,12 +71,19 @@ class Channel:
     def idle(self) -> bool:
         """Whether nothing is on its way: all that has come was received, all that was sent is in the ring, or
         this end waits to begin anew."""
-        if self.broken or (self._renewal is not None and self._renewal.waits):
-            return True
+        return self._silent or (not self._queue and self._decoder.between and not self._arrived())
+
+    @property
+    def _silent(self) -> bool:
+        """Whether nothing goes either way until the conversation begins anew."""
+        return bool(self.broken) or (self._renewal is not None and self._renewal.waits)
+
+    def _arrived(self) -> bool:
+        """Whether the ring holds something, if only an impossible offset, which `receive` finds."""
         try:
-            return not self._queue and self._decoder.between and not self._incoming.readable()
+            return self._incoming.readable() > 0
         except RingError:
-            return False
+            return True
 
     @property
     def quiet(self) -> bool:
@@ -88,19 +95,14 @@ class Channel:
 
     @property
     def unread(self) -> bool:
-        """Whether something lies in the ring that is to be received."""
-        if self.broken or (self._renewal is not None and self._renewal.waits):
-            return False
-        try:
-            return self.more or self._incoming.readable() > 0
-        except RingError:
-            return True
+        """Whether something has come that is to be received."""
+        return not self._silent and (self.more or self._arrived())
 
     @property
     def stalled(self) -> "tuple[int | None, int | None]":
         """Of which message half has come, and of which queue something waits for room in the ring, by numbers
         that never come again; None for each if there is none. It is for the other end to go on."""
-        if self.broken or (self._renewal is not None and self._renewal.waits):
+        if self._silent:
             return None, None
         return (
             None if self._decoder.between else self._received,
