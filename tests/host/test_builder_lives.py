@@ -96,9 +96,9 @@ def test_what_is_planted_in_it_is_gone_in_its_next_life(state: None, logs: Path)
         for _ in range(3):
             host.json("ps")
         host.wait_log("moved: ", 0)
-        # it may take until the life ends in which the victim's pages are mapped
+        # it may take until the life ends in which the victim's pages are mapped: 60 s, more on a busy machine
         subprocess.run([str(CHECKOUT / "xoar"), "guest", "destroy", "victim"], env=host.environment())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while GUEST in host.domains_in_xen():
             assert time.monotonic() < deadline, "something holds on to the guest's pages"
             host.json("ps")

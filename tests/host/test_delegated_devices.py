@@ -94,6 +94,12 @@ def volumes(tenant: Tenant) -> list[str]:
     return [row["name"] for row in tenant.host.json("volume", "list", tenant=tenant.name)["volumes"]]
 
 
+def devices(tenant: Tenant, name: str) -> list[tuple[str, str]]:
+    """State and note of each disk and each interface of a guest."""
+    shown = tenant.host.json("guest", "show", name, tenant=tenant.name)
+    return [(row["state"], row["note"]) for row in shown["disks"] + shown["nics"]]
+
+
 def worker(tenant: Tenant, name: str) -> Worker:
     """`work` in a tenant's guest, on its disk and its network."""
     return Worker(tenant.host, name, "/dev/xvda", ROUTER, tenant=tenant.name)
@@ -105,9 +111,7 @@ def test_a_tenants_guest_works_on_a_disk_and_a_network_of_its_own(host: HostUnde
     create(acme, "web", "--disk", "data", "--nic", "lan")
     work = worker(acme, "web")
     work.progress()
-    shown = host.json("guest", "show", "web", tenant="acme")
-    found = [(row["state"], row["note"]) for row in shown["disks"] + shown["nics"]]
-    assert found == [("connected", "")] * 2
+    assert devices(acme, "web") == [("connected", "")] * 2
     (row,) = [row for row in host.json("tenant", "list") if row["name"] == "acme"]
     assert (row["devices"], row["max_devices"]) == (2, 3)
 
@@ -199,13 +203,9 @@ def test_a_toolstack_that_is_built_again_has_its_guests_devices(state: None, log
         host.wait_json(
             lambda rows: [row["restarts"] for row in rows if row["name"] == "acme"] == [1], "tenant", "list"
         )
-        host.wait_json(
-            lambda rows: [row["state"] for row in rows] == ["ready"] * 2, "driver", "list", tenant="acme"
-        )
+        delegated(host)
         work.progress()
-        shown = host.json("guest", "show", "web", tenant="acme")
-        found = [(row["state"], row["note"]) for row in shown["disks"] + shown["nics"]]
-        assert found == [("connected", "")] * 2
+        assert devices(acme, "web") == [("connected", "")] * 2
         assert volumes(acme) == ["data"]
         acme.cli("nic", "attach", "web", "lan")
         assert "data" in acme.cli("volume", "delete", "data", status=ERROR)
