@@ -17,7 +17,7 @@ from xoar.host.errors import HostError
 from xoar.host.state import CRASHED, Host, start_time
 
 PAUSE = 2  # seconds of rest before each create
-LONG = 300.0  # seconds after which something that never takes this long has failed
+LONG = 900.0  # seconds after which something has failed, even on a machine at a fifth of its speed
 
 _LOOK = 0.002  # seconds between two looks at a log
 _CHECK = 0.5  # seconds between two looks at whether the host lives
