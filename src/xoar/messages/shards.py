@@ -353,7 +353,7 @@ BETWEEN_SHARDS = (
     Kind(
         50,
         "attach",
-        "the stream becomes the console, or a reader of the log, of a guest of this Toolstack",
+        "the stream becomes the console of a guest of this Toolstack, or a reader of its log, when it ends",
         (("channel", U32), ("domid", U16), ("what", CONSOLE)),
         (("toolstack", "console"), ("tenant", "console")),
         "relay",

@@ -37,7 +37,7 @@ class Stream:
         self.unsent = b""
         self.ending = False
         self.seal: "Seal | None" = None
-        # the guest whose console the stream becomes: domid, and what of it
+        # the guest whose console the stream becomes when it ends, until Console knows: domid, and what of it
         self.successor: "tuple[int, str] | None" = None
 
     @property
@@ -49,7 +49,7 @@ class Stream:
     def idle(self) -> bool:
         """Whether its next message can be served by who knows nothing of it."""
         busy = self.unanswered or self.unsent or self.ending or self.seal is not None
-        return not busy and self.decoder.between and self.successor is None
+        return not busy and self.decoder.between
 
     def send(self, frame: bytes) -> None:
         """Queues a message."""
@@ -87,6 +87,7 @@ class Request:
         """Answers `done`; after that the stream is a guest's console (records.CONSOLE)."""
         self.answer("done")
         self._stream.successor = (domid, what)
+        self._stream.ending = True
 
 
 class Key:
@@ -137,6 +138,12 @@ class Operators:
         for number in list(self._streams):
             stream = self._streams[number]
             while stream.unsent:
+                if stream.successor is not None and len(stream.unsent) <= _PIECE:
+                    # before the answer's end: what an operator sends who has that is for the console
+                    domid, what = stream.successor
+                    if not self._relay.send("attach", 0, channel=number, domid=domid, what=what):
+                        break
+                    stream.successor = None
                 piece = stream.unsent[:_PIECE]
                 if not self._relay.send("relay", 0, channel=number, data=piece):
                     break
@@ -144,10 +151,6 @@ class Operators:
             done = stream.overfull or (stream.ending and not stream.unsent)
             if done and self._relay.send("hangup", 0, channel=number):
                 del self._streams[number]
-            elif stream.successor is not None and not stream.unsent:
-                domid, what = stream.successor
-                if self._relay.send("attach", 0, channel=number, domid=domid, what=what):
-                    del self._streams[number]
         self._relay.flush()
 
     def _piece(self, number: int, untrusted_data: bytes) -> None:
@@ -157,7 +160,7 @@ class Operators:
                 self._relay.send("hangup", 0, channel=number)
                 return
             stream = self._streams[number] = Stream(number)
-        if stream.ending or stream.successor is not None:
+        if stream.ending:
             return
         stream.decoder.feed(untrusted_data)
         while True:

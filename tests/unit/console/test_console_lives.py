@@ -56,6 +56,8 @@ class Lives(Host):
                 toolstack.send("hangup", 0, channel=fields.channel)
             elif which % 5 == 3:
                 toolstack.send("attach", 0, channel=fields.channel, domid=40 + which % 2, what="follow")
+                if which % 2:
+                    toolstack.send("hangup", 0, channel=fields.channel)
         elif what == "run":
             self.run(1 + which % 3)
 
@@ -130,6 +132,7 @@ def test_a_stream_that_becomes_a_guests_console_does_so_in_the_next_life(host: L
         toolstack.send("relay", 0, channel=number, data=bytes(3900))
         host.run()
     toolstack.send("attach", 0, channel=number, domid=40, what="console")
+    toolstack.send("hangup", 0, channel=number)
     host.run()
     host.guest.print(b"hello")
     host.run()

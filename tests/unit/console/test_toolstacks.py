@@ -55,16 +55,22 @@ def test_a_stream_becomes_the_console_of_a_guest_of_its_toolstack() -> None:
     guest.print(b"before ")
     host.run()
     console, number = begun(host, "acme", acme)
-    acme.send("relay", 0, channel=number, data=b"[done]")
     acme.send("attach", 0, channel=number, domid=40, what="console")
+    acme.send("relay", 0, channel=number, data=b"[done]")
+    host.run()
+    assert host.received[console] == b"[done]"
+    host.operator.write(console, b"ro")  # before Console hears that this was all
+    host.run()
+    acme.send("hangup", 0, channel=number)
     host.run()
     guest.print(b"login: ")
-    host.operator.write(console, b"root\r")
+    host.operator.write(console, b"ot\r")
     host.run()
     assert host.received[console] == b"[done]login: "
     assert guest.to_guest.read(64) == b"root\r"
     log, number = begun(host, "acme", acme)
     acme.send("attach", 0, channel=number, domid=40, what="log")
+    acme.send("hangup", 0, channel=number)
     host.run()
     assert (host.received[log], host.closed[log]) == (b"before login: ", "")
     assert [message.kind for message in acme.receive()] == []
@@ -83,8 +89,21 @@ def test_consoles_of_others_are_out_of_reach(domid: int, what: str) -> None:
     host.run()
     channel, number = begun(host, "acme", acme)
     acme.send("attach", 0, channel=number, domid=domid, what=what)
+    acme.send("hangup", 0, channel=number)
     host.run()
     assert host.closed[channel] == "" and channel not in host.received
+
+
+def test_a_stream_whose_toolstack_goes_before_it_has_answered_becomes_no_console() -> None:
+    host = Host()
+    acme = host.tenant("acme", ACME)
+    host.ask("introduce", **introduced(40, parent=ACME))
+    channel, number = begun(host, "acme", acme)
+    acme.send("attach", 0, channel=number, domid=40, what="console")
+    host.run()
+    assert host.ask("release", domid=ACME).kind == "done"
+    host.run()
+    assert host.closed[channel] == ""
 
 
 def test_a_toolstack_that_goes_ends_its_streams_and_gives_its_link_back() -> None:

@@ -21,6 +21,7 @@ class TenantsHost(Host):
 
     def __init__(self) -> None:
         self.received: dict[int, bytes] = {}
+        self.told_before = b""  # Console heard whose console a stream becomes
         super().__init__({"key": [KEY.hex()]}, role="tenant")
 
     def relayed(self, message: Message) -> None:
@@ -30,6 +31,7 @@ class TenantsHost(Host):
         elif message.kind == "hangup":
             self.hung_up.append(channel)
         else:
+            self.told_before = self.received.get(channel, b"")
             self.answers[channel, 0] = message
 
     def say(self, channel: int, data: bytes) -> bytes:
@@ -162,7 +164,7 @@ def test_a_stream_becomes_the_console_of_a_guest() -> None:
     assert operator.ask("guest_console", name="web", what="console").kind == "done"
     attach = host.answers[1, 0]
     assert (attach.kind, attach.fields.domid, attach.fields.what) == ("attach", domid, "console")
-    assert host.hung_up == []
+    assert host.told_before == b"" and host.hung_up == [1]
 
 
 # the host's Toolstack

@@ -172,7 +172,7 @@ class RelayStream:
     """The operator's requests to a Toolstack, passed on unread under a number of their own.
 
     The number is not the line's channel number, so a late message about an ended stream meets nobody. When it
-    ends and has a `successor`, that takes over the operator's channel.
+    ends and has a `successor`, that takes over the operator's channel, and gets all that comes from now on.
     """
 
     def __init__(
@@ -217,9 +217,10 @@ class RelayStream:
 
     def pump(self) -> bool:
         """Moves both directions."""
-        if self._input and self._relay.send("relay", 0, channel=self.number, data=self._input[:4096]):
-            self._line.consumed(self.line_channel, min(len(self._input), 4096))
-            self._input = self._input[4096:]
+        inputs = self._input if self.successor is None else b""
+        if inputs and self._relay.send("relay", 0, channel=self.number, data=inputs[:4096]):
+            self._line.consumed(self.line_channel, min(len(inputs), 4096))
+            self._input = inputs[4096:]
         count = self._line.write(self.line_channel, self._output[:_SHARE])
         self._output = self._output[count:]
         reason = ""
@@ -231,4 +232,6 @@ class RelayStream:
             return True
         if reason or self.successor is None:
             self._line.close(self.line_channel, reason)
+        elif self._input:
+            self.successor.data(self._input)
         return False

@@ -115,6 +115,8 @@ class Toolstacks:
     def _end_streams(self, toolstack: _Toolstack) -> None:
         for owner, stream in self._streams.values():
             if owner is toolstack:
+                if not stream.hung_up:
+                    stream.successor = None  # its operator has not been told
                 stream.hangup()
 
     def open(self, channel: int, untrusted_tenant: str) -> "tuple[RelayStream | None, str]":
@@ -169,7 +171,6 @@ class Toolstacks:
                 hangups.pop(0)
 
     def _attach(self, toolstack: _Toolstack, stream: RelayStream, domid: int, what: str) -> None:
-        stream.hangup()
         domain = self._domains.find(domid)
         if domain is None or domain.parent != toolstack.link.domid:
             return
