@@ -182,7 +182,7 @@ def test_a_driver_domain_and_a_toolstack_that_come_back_serve_the_tenant_again(
     for driver in ("net0", "disk0"):
         host.cli("driver", "restart", driver, timeout=300)
     networks_up(host)
-    host.wait_json(lambda rows: {row["state"] for row in rows} == {"ready"}, "driver", "list", tenant="acme")
+    delegated(host)
     create(acme, "web", "--disk", "data", "--nic", "lan")
     worker(acme, "web").progress()
 

@@ -137,13 +137,7 @@ class Operators:
         """Sends answers as far as the link takes them."""
         for number in list(self._streams):
             stream = self._streams[number]
-            while stream.unsent:
-                if stream.successor is not None and len(stream.unsent) <= _PIECE:
-                    # before the answer's end: what an operator sends who has that is for the console
-                    domid, what = stream.successor
-                    if not self._relay.send("attach", 0, channel=number, domid=domid, what=what):
-                        break
-                    stream.successor = None
+            while stream.unsent and self._attached(stream):
                 piece = stream.unsent[:_PIECE]
                 if not self._relay.send("relay", 0, channel=number, data=piece):
                     break
@@ -152,6 +146,17 @@ class Operators:
             if done and self._relay.send("hangup", 0, channel=number):
                 del self._streams[number]
         self._relay.flush()
+
+    def _attached(self, stream: Stream) -> bool:
+        """Tells Console whose console a stream becomes, before the last piece of its answer: what an operator
+        sends who has that is for the console. False if there is no room."""
+        if stream.successor is None or len(stream.unsent) > _PIECE:
+            return True
+        domid, what = stream.successor
+        if not self._relay.send("attach", 0, channel=stream.number, domid=domid, what=what):
+            return False
+        stream.successor = None
+        return True
 
     def _piece(self, number: int, untrusted_data: bytes) -> None:
         stream = self._streams.get(number)

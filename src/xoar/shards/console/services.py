@@ -217,10 +217,10 @@ class RelayStream:
 
     def pump(self) -> bool:
         """Moves both directions."""
-        inputs = self._input if self.successor is None else b""
-        if inputs and self._relay.send("relay", 0, channel=self.number, data=inputs[:4096]):
-            self._line.consumed(self.line_channel, min(len(inputs), 4096))
-            self._input = inputs[4096:]
+        piece = self._input[:4096] if self.successor is None else b""
+        if piece and self._relay.send("relay", 0, channel=self.number, data=piece):
+            self._line.consumed(self.line_channel, len(piece))
+            self._input = self._input[len(piece) :]
         count = self._line.write(self.line_channel, self._output[:_SHARE])
         self._output = self._output[count:]
         reason = ""
