@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _LOOK = 0.05  # seconds between two looks
 _UNKNOWN = 300.0  # seconds for a step whose pace is not known: the machine may be a slow one
-# seconds, and times the pace
-_PATIENT, _HURRIED = (30.0, 6.0), (5.0, 1.5)
+# seconds, and times the pace: the machine's own speed may vary by a factor of two
+_PATIENT, _HURRIED = (30.0, 6.0), (5.0, 3.0)
 _SHARDS_END = 32  # guests' domids start there
 _LINE = re.compile(r"^\(d(\d+)\) (.*)$")
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
