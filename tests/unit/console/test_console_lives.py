@@ -354,9 +354,20 @@ def test_introductions_are_remembered_before_they_are_answered() -> None:
 
 def test_what_is_printed_and_read_by_nobody_needs_no_storing(host: Lives) -> None:
     console, printed = host.console, [host.guest.port]
-    assert console.fired(printed)  # somebody watches
+    assert console.fired(printed) and not console.idle  # somebody watches
     host.operator.close(host.channels[2])
     host.run()
+    assert console.idle
     assert console.services and not console.fired(printed)
     assert not console.fired([])
     assert console.fired([host.clients[ACME].port]) and console.fired(None)
+
+
+def test_console_is_not_idle_while_something_waits_for_the_line(host: Lives) -> None:
+    host.operator.close(host.channels[2])
+    host.run()
+    host.operator.open("xen")
+    host.console.turn(host.operator.take(1000))
+    assert not host.console.idle
+    host.run()
+    assert host.console.idle

@@ -42,7 +42,9 @@ class Chip:
 def test_everything_that_arrived_is_read_in_order() -> None:
     chip = Chip()
     uart = Uart(chip, BASE)
+    assert not uart.heard
     chip.to_host = bytes(range(200))
+    assert uart.heard
     assert uart.read(512) == bytes(range(200))
     assert uart.read(512) == b""
 

@@ -94,9 +94,17 @@ class Console:
             if ports is None or link.port in ports:
                 link.ready = matters = True
         self.domains.fired(ports)
-        if matters or not ports:
-            return matters
+        return matters or (bool(ports) and self._readers)
+
+    @property
+    def _readers(self) -> bool:
+        """Whether somebody reads a log or a console."""
         return any([not isinstance(service, RelayStream) for service in self.services.values()])
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do until another domain signals, or bytes come from the line."""
+        return not self.line.pending and not self._readers
 
     def receive(self, untrusted_data: bytes) -> None:
         """Takes bytes from the operator's line."""

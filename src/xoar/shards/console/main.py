@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 _SERIAL_PORT = 0x2F8
 
-# the serial port raises no interrupt here, so it is looked at: often while bytes move, seldom when idle
+# the serial port raises no interrupt here, so it is looked at: often while bytes move, less so while somebody
+# types, seldom when idle, since each look takes time from the guests of its processor
 _FASTEST_NS = 2_000_000
 _SLOWEST_NS = 25_000_000
+_IDLE_NS = 100_000_000
 _READ_LIMIT = 512
 _TAKE_LIMIT = 1024
 
@@ -109,13 +111,23 @@ class _Serving:
             self._used = self._used or moved or busy or console.heard or console.domains.heard
             self._stored = self._stored and not changed
             self._delay = _FASTEST_NS if moved else min(self._delay + self._delay // 2, _SLOWEST_NS)
-            over = self._used and now >= self._began + _LIFE_NS
+            over = self._over(now)
             if not self._stored and (over or not busy):
                 self._stored = self._memory.store(True)
-            until = now if busy else now + self._delay
-            ports = self._life.sleep(until, self._stored, over)
+            # one turn more after the last signal: what a turn finds wrong is put right in the next
+            quiet = ports == [] and not moved and not busy and self._stored and console.idle
+            ports = self._life.sleep(now if busy else now + self._delay, self._stored, over)
+            while quiet and ports == [] and self._nothing_new():
+                self._delay = min(self._delay + self._delay // 2, _IDLE_NS)
+                ports = self._life.sleep(events.now() + self._delay, True, False)
             if ports is None:
                 self._began = events.now() + _AGAIN_NS
+
+    def _nothing_new(self) -> bool:
+        return not self._over(events.now()) and not (self._uart.present and self._uart.heard)
+
+    def _over(self, now: int) -> bool:
+        return self._used and now >= self._began + _LIFE_NS
 
     def _serve(self) -> "tuple[bool, bool]":
         """Whether bytes moved on the line, and whether more can be moved at once."""

@@ -60,11 +60,16 @@ class Uart:
         ports.outb(base + _INTERRUPT_ENABLE, _RECEIVED_DATA)
         self.present = ports.inb(base + _LINE_STATUS) != 0xFF
 
+    @property
+    def heard(self) -> bool:
+        """Whether bytes have arrived."""
+        return bool(self._ports.inb(self._base + _LINE_STATUS) & _DATA_READY)
+
     def read(self, limit: int) -> bytes:
         """Bytes that have arrived: at most `limit` and one FIFO's worth more."""
         base, ports = self._base, self._ports
         data = bytearray()
-        while len(data) < limit and ports.inb(base + _LINE_STATUS) & _DATA_READY:
+        while len(data) < limit and self.heard:
             count = 1
             if ports.inb(base + _INTERRUPT_ID) & 0x0F == _FIFO_AT_TRIGGER:
                 count = _TRIGGER
