@@ -19,6 +19,7 @@ from xoar.host.assembly import Replacement
 from xoar.host.build import micropython, nano, xen
 from xoar.host.cache import CHECKOUT
 from xoar.host.client import Client
+from xoar.host.emulator import MONITOR
 from xoar.host.progress import Reporter
 from xoar.host.state import Host
 from xoar.privilege import bootplan, shardset
@@ -182,7 +183,7 @@ class HostUnderTest:
 
     def monitor(self, command: str, **arguments: object) -> Any:
         """What QEMU's monitor returns for a command (QMP)."""
-        with self._connected("monitor") as connection, connection.makefile("rw") as lines:
+        with self._connected(MONITOR) as connection, connection.makefile("rw") as lines:
             lines.readline()  # its greeting
             for execute, words in (("qmp_capabilities", {}), (command, arguments)):
                 lines.write(json.dumps({"execute": execute, "arguments": words}) + "\n")
@@ -210,11 +211,8 @@ class HostUnderTest:
 
     @contextmanager
     def _connected(self, name: str) -> Iterator[socket.socket]:
-        """A connection to a socket in the host's folder, whose path may be too long for one."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            folder = os.open(self.host.folder, os.O_PATH)
-            connection.connect(f"/proc/self/fd/{folder}/{name}")
-            os.close(folder)
+        """A connection to a socket in the host's folder."""
+        with self.host.connect(to=name) as connection:
             connection.settimeout(30)
             yield connection
 

@@ -31,11 +31,13 @@ from xoar.host.state import QEMU_LOG, XEN_LOG
 
 _NO_KEYS = f"file,id=xen,path={XEN_LOG}"
 _KEYS = f"socket,id=xen,path=keys,server=on,wait=off,logfile={XEN_LOG}"
+MONITOR = "monitor"
+"""The socket in the folder of a host `under_test` that leads to its emulator's second monitor (QMP)."""
 _MONITOR = (
     "-chardev",
-    "socket,id=monitor,path=monitor,server=on,wait=off",
+    f"socket,id={MONITOR},path={MONITOR},server=on,wait=off",
     "-mon",
-    "chardev=monitor,mode=control",
+    f"chardev={MONITOR},mode=control",
 )
 _PROGRAM = "qemu-system-x86_64"
 # With QEMU 10 Linux PVH guests never start, cause unknown; 7.2 is what Xoar is tested with.

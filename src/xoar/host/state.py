@@ -123,8 +123,9 @@ class Host:
                         yield
                         return
 
-    def connect(self, timeout: float = 5.0) -> socket.socket:
-        """A connection to the keeper. Raises HostError if the host isn't running."""
+    def connect(self, timeout: float = 5.0, to: str = _CONTROL) -> socket.socket:
+        """A connection to the keeper, or to another socket in the host's folder. Raises HostError if the host
+        isn't running, or nobody answers there for `timeout` seconds."""
         if self.alive() is None:
             raise HostError(f"host {self.name} is not running", hint="Start it with: xoar up")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -133,14 +134,14 @@ class Host:
             # through /proc: a socket's path may have 107 bytes, a folder's many more
             folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
             try:
-                connection.connect(f"/proc/self/fd/{folder}/{_CONTROL}")
+                connection.connect(f"/proc/self/fd/{folder}/{to}")
             finally:
                 os.close(folder)
         except OSError as error:
             connection.close()
-            raise HostError(
-                f"the keeper of host {self.name} does not answer: {error.strerror}", log=self.keeper_log
-            ) from error
+            whose = "the keeper" if to == _CONTROL else to
+            text = f"{whose} of host {self.name} does not answer: {error.strerror}"
+            raise HostError(text, log=self.keeper_log) from error
         connection.settimeout(None)
         return connection
 

@@ -60,6 +60,17 @@ def test_a_download_that_ends_early_is_an_error(tmp_path):
             agent.SERVER = agent_server
 
 
-def test_a_port_in_use_is_said(guest):
-    with pytest.raises(HostError, match=f"port {agent.PORT} of 127.0.0.1 is in use"):
-        guest_link.Listener()
+def test_a_port_in_use_is_said(monkeypatch):
+    with guest_link.listen(0) as taken:
+        monkeypatch.setattr(agent, "PORT", taken.getsockname()[1])
+        with pytest.raises(HostError, match=f"port {agent.PORT} of 127.0.0.1 is in use"):
+            guest_link.Listener()
+
+
+def test_another_guest_can_call_while_the_first_one_works(guest):
+    with guest_link.Listener() as listener:
+        thread = threading.Thread(target=agent.serve)
+        thread.start()
+        other, _ = listener.wait(5)
+        assert (guest.run("echo", "one").output, other.run("echo", "two").output) == ("one\n", "two\n")
+    thread.join(5)

@@ -1,7 +1,8 @@
 """`xoar bench devices`: a Debian guest with a network interface and disks, on both kinds of host.
 
-Each round boots a Xoar host, puts its guest through all workloads, ends it, and does the same with the stock
-host, on the same emulated machine and on identical copies of the data disk.
+Each round boots a Xoar host, has it stand still, boots the stock host, on the same emulated machine and on an
+identical copy of the data disk, and puts both guests through each workload in turn: so what is compared is
+measured within a minute or two, and a machine whose speed changes later does not matter.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from xoar.host import apt, guests, keeper, up
-from xoar.host.bench import boot, hosts, prepared, stock, stock_devices, workloads
+from xoar.host.bench import boot, hosts, prepared, stock, stock_devices, turns, workloads
 from xoar.host.bench.guest_link import Agent, Listener
 from xoar.host.bench.pair import STOCK, XOAR
 from xoar.host.bench.report import Row
@@ -27,6 +28,8 @@ LOGIN = "emulator's start to the guest's login"
 LOGIN_UNPACKED = "the same, stock without unpacking domain 0's kernel"
 NETWORK = "emulator's start to the guest's first connection"
 MEMORY = "memory of the control plane and drivers"
+
+_TIMES = 3  # that each workload is measured in a round
 
 Figures = dict[str, list[float]]
 """By a row's name, of every run."""
@@ -62,20 +65,33 @@ def prepare(show: Reporter) -> Pair:
     guest = prepared.prepare(XOAR, system, show)
     xoar = up.prepare(guest.config, show)
     other = stock_devices.build(guest, system, show)
-    stocks = other.launch(guest.config, devices=up.emulated_devices(guest.config.for_host(STOCK)))
-    return Pair(xoar, stocks, guest, workloads.iperf3(system, show), other.kernel_version)
+    theirs = other.launch(guest.config, devices=up.emulated_devices(guest.config.for_host(STOCK)))
+    return Pair(
+        turns.pausable(xoar),
+        turns.pausable(theirs),
+        guest,
+        workloads.iperf3(system, show),
+        other.kernel_version,
+    )
 
 
 def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
-    """`rounds` boots of each host, in turn, each with all workloads. Raises HostError."""
+    """`rounds` boots of each host, each with all workloads, `_TIMES` each. Raises HostError."""
     xoar: Figures = defaultdict(list)
     other: Figures = defaultdict(list)
     steady = Steady()
     try:
-        with show.step("measuring both hosts in turn", 2 * rounds * (len(workloads.ALL) + 1)) as step:
+        with show.step(
+            "measuring both hosts in turn", 2 * rounds * (1 + _TIMES * len(workloads.ALL))
+        ) as step:
             for _ in range(rounds):
-                _xoar(pair, xoar, steady, step)
-                _stock(pair, other, steady, step)
+                steady.wait()
+                with _xoar(pair, xoar) as ours:
+                    step.advance()
+                    steady.wait()
+                    with _stock(pair, other) as theirs:
+                        step.advance()
+                        _workloads((ours, theirs), pair.iperf3, steady, step)
     finally:
         for host in map(Host, (XOAR, STOCK)):
             if host.alive() is None:  # else it is another benchmark's
@@ -88,9 +104,18 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
     return [*rows, Row(MEMORY, xoar[MEMORY], other[MEMORY], "MiB")]
 
 
-def _xoar(pair: Pair, figures: Figures, steady: Steady, step: Step) -> None:
+@dataclass(frozen=True)
+class _Side:
+    """A host that has come up, and stands still; its guest; and where the figures go."""
+
+    host: Host
+    guest: Agent
+    figures: Figures
+
+
+@contextmanager
+def _xoar(pair: Pair, figures: Figures) -> Iterator[_Side]:
     config = pair.guest.config
-    steady.wait()
     with _started(XOAR, pair.xoar, pair.guest) as (host, started, listener):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
@@ -99,22 +124,22 @@ def _xoar(pair: Pair, figures: Figures, steady: Steady, step: Step) -> None:
             login = hosts.now() - started
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login)
-        guest = _called(listener, started, figures, step)
+        guest = _called(listener, started, figures)
         with Client.connect(host.name) as client:
             used = [entry.memory_kib for entry in client.objects() if entry.id != domid]
         figures[MEMORY].append(sum(used) / 1024)
-        _workloads(guest, pair.iperf3, figures, steady, step)
+        yield _paused(host, guest, figures)
 
 
-def _stock(pair: Pair, figures: Figures, steady: Steady, step: Step) -> None:
-    steady.wait()
+@contextmanager
+def _stock(pair: Pair, figures: Figures) -> Iterator[_Side]:
     with _started(STOCK, pair.stock, pair.guest) as (host, started, listener):
         login, unpacking = boot.stock_login(host, started)
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login - unpacking)
-        guest = _called(listener, started, figures, step)
+        guest = _called(listener, started, figures)
         figures[MEMORY].append(stock.MEMORY_MIB)
-        _workloads(guest, pair.iperf3, figures, steady, step)
+        yield _paused(host, guest, figures)
 
 
 @contextmanager
@@ -126,15 +151,23 @@ def _started(name: str, launch: Launch, guest: prepared.Prepared) -> Iterator[tu
             yield host, started, listener
 
 
-def _called(listener: Listener, started: float, figures: Figures, step: Step) -> Agent:
+def _called(listener: Listener, started: float, figures: Figures) -> Agent:
     guest, when = listener.wait(hosts.LONG)
     figures[NETWORK].append(when - started)
-    step.advance()
     return guest
 
 
-def _workloads(guest: Agent, iperf3: list[str], figures: Figures, steady: Steady, step: Step) -> None:
+def _paused(host: Host, guest: Agent, figures: Figures) -> _Side:
     guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
+    turns.pause(host)
+    return _Side(host, guest, figures)
+
+
+def _workloads(sides: tuple[_Side, _Side], iperf3: list[str], steady: Steady, step: Step) -> None:
     for load in workloads.ALL:
-        figures[load.name].append(steady.measured(partial(load.measure, guest, iperf3)))
-        step.advance()
+        for _ in range(_TIMES):
+            for side in sides:
+                with turns.resumed(side.host):
+                    value = steady.measured(partial(load.measure, side.guest, iperf3))
+                side.figures[load.name].append(value)
+                step.advance()

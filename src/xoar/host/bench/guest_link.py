@@ -38,6 +38,7 @@ class Listener:
         with contextlib.suppress(OSError):  # closed without a call
             self._connection, _ = self._socket.accept()
             self._when = hosts.now()
+            self._socket.close()  # another host's guest may be waited for
             self._arrived.set()
 
     def wait(self, timeout: float) -> tuple[Agent, float]:
