@@ -11,6 +11,8 @@ import re
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from xoar.host import apt, guests, keeper, up
-from xoar.host.bench import hosts, workloads
+from xoar.host.bench import hosts, turns, workloads
 from xoar.host.bench.boot import read_until_login
 from xoar.host.bench.guest_link import Done
 from xoar.host.bench.report import Row
@@ -30,6 +32,7 @@ from xoar.host.devices import Driver, Network, Nic
 from xoar.host.emulator import Launch
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter, Step
+from xoar.host.state import Host
 from xoar.privilege import flask, shardset, vectors
 from xoar.privilege.flask import SYSTEM_TYPES
 from xoar.privilege.rules import channel_type, domain_type, name_set, port_type, self_type
@@ -41,6 +44,9 @@ SIDES = ("stated", "all")
 """What the columns are called: the rights that manifests state, and all rights."""
 
 CREATE = "creating a guest"
+Figures = dict[str, list[float]]
+"""By a row's name, of every run."""
+
 _TIMES = 3  # that each figure is taken in each boot
 _NET, _LAN = "net0", "lan"
 _SHELL = 60.0  # seconds for a shell to answer
@@ -97,29 +103,29 @@ def prepare(show: Reporter) -> Prepared:
         networks={_LAN: Network(_LAN, _NET)},
         guests={_GUEST.name: _GUEST},
     ).for_host(HOST)
-    launch = up.prepare(config, show)
+    launch = turns.pausable(up.prepare(config, show))
     return Prepared(launch, config, xen.build(system, show).flask, workloads.iperf3(system, show))
 
 
 def run(prepared: Prepared, rounds: int, show: Reporter) -> list[Row]:
-    """`rounds` boots with each policy, in turn. Raises HostError."""
-    stated: dict[str, list[float]] = defaultdict(list)
-    everything: dict[str, list[float]] = defaultdict(list)
+    """`rounds` boots with each policy. Raises HostError."""
+    stated: Figures = defaultdict(list)
+    everything: Figures = defaultdict(list)
     steady = Steady()
+    steps = 2 * rounds * _TIMES * (1 + len(_NETWORK))
     with tempfile.TemporaryDirectory(prefix="xoar-bench-") as folder:
         file = Path(folder, "policy")
         file.write_bytes(policy.compile(all_rights(shardset.load_all(), vectors.load(prepared.flask))))
         machine = prepared.launch.machine
         open_machine = msgspec.structs.replace(machine, modules=[machine.modules[0], str(file)])
         open_launch = msgspec.structs.replace(prepared.launch, machine=open_machine)
-        with show.step(
-            "measuring with both policies in turn", 2 * rounds * _TIMES * (1 + len(_NETWORK))
-        ) as step:
-            turns = [(prepared.launch, stated), (open_launch, everything)]
+        with show.step("measuring with both policies in turn", steps) as step:
             for _ in range(rounds):
-                for launch, figures in turns:
-                    _measure(prepared, launch, figures, steady, step)
-                turns.reverse()  # so that neither is always the first
+                with (
+                    _booted(prepared, "stated", prepared.launch, stated) as one,
+                    _booted(prepared, "all", open_launch, everything) as other,
+                ):
+                    _measure((one, other), prepared, steady, step)
     return [
         Row(CREATE, stated[CREATE], everything[CREATE]),
         *(Row(name, stated[name], everything[name], "Mbit/s", more_is_better=True) for name in _NETWORK),
@@ -140,29 +146,48 @@ def all_rights(shards: ShardSet, access_vectors: AccessVectors) -> str:
     return flask.written(shards, access_vectors, lines, ())
 
 
-def _measure(
-    prepared: Prepared, launch: Launch, figures: dict[str, list[float]], steady: Steady, step: Step
-) -> None:
-    """One boot: guests created and destroyed, then one that sends and receives."""
-    steady.wait()
-    with hosts.running(HOST, launch) as (host, _):
+@dataclass(frozen=True)
+class _Side:
+    """A host that has come up with a guest, and stands still; and where its figures go."""
+
+    host: Host
+    client: Client
+    images: guests.Library
+    shell: _Shell
+    figures: Figures
+
+
+@contextmanager
+def _booted(prepared: Prepared, name: str, launch: Launch, figures: Figures) -> Iterator[_Side]:
+    with hosts.running(f"{HOST}-{name}", launch) as (host, _):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, prepared.config, _GUEST)
             read_until_login(client.log(domid, follow=True))
-            images = guests.library(client)
-            for _ in range(_TIMES):
-                time.sleep(hosts.PAUSE)
-                figures[CREATE].append(steady.measured(partial(_create, client, prepared.config, images)))
-                step.advance()
-            shell = _Shell(client.console(domid))
-            for name, measure in list(_NETWORK.items()) * _TIMES:
-                figures[name].append(steady.measured(partial(measure, shell, prepared.iperf3)))
-                step.advance()
+            side = _Side(host, client, guests.library(client), _Shell(client.console(domid)), figures)
+            turns.pause(host)
+            yield side
+
+
+def _measure(sides: tuple[_Side, _Side], prepared: Prepared, steady: Steady, step: Step) -> None:
+    """Guests created and destroyed, then one that sends and receives."""
+
+    def taken(side: _Side, name: str, measure: Callable[[], float]) -> None:
+        with turns.resumed(side.host):
+            side.figures[name].append(steady.measured(measure))
+        step.advance()
+
+    for _ in range(_TIMES):
+        for side in sides:
+            taken(side, CREATE, partial(_create, side.client, prepared.config, side.images))
+    for name, measure in list(_NETWORK.items()) * _TIMES:
+        for side in sides:
+            taken(side, name, partial(measure, side.shell, prepared.iperf3))
 
 
 def _create(client: Client, config: Config, images: guests.Library) -> float:
     """Seconds that a guest's creation takes; it is destroyed at once."""
+    time.sleep(hosts.PAUSE)
     began = hosts.now()
     guests.create(client, config, _PLAIN, images)
     took = hosts.now() - began
