@@ -6,16 +6,15 @@ forwards on, if the network has a forwarded port for it.
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
+from xoar.host import ssh_socket
 from xoar.host.client import Client, TimedOut
 from xoar.host.errors import HostError
 
 SSH = 22
 _LOOK = 2.0  # seconds between two attempts: each costs the guest that boots some rollbacks of shards
-_BANNER = 5.0  # seconds that a server may take to say that it is one
 _OUTER = "-"  # the first address that QEMU's DHCP gives: the network card's own
 
 
@@ -29,7 +28,8 @@ def ssh_port(client: Client, guest: str, timeout: float) -> int:
         target = _target(client, guest)
         if target is not None:
             port = int(client.keeper("forward", *target))
-            if _answers(port):
+            if (connection := ssh_socket.connected(port)) is not None:
+                connection.close()
                 return port
         if time.monotonic() > deadline:
             what = "does not answer SSH" if target else "has no address"
@@ -74,12 +74,3 @@ def _forwarded(network: Any, address: str) -> int:
         if (forward.address, forward.port) == (address, SSH):
             return int(forward.outer_port)
     return 0
-
-
-def _answers(port: int) -> bool:
-    """Whether an SSH server is there: QEMU takes connections for guests that do not listen."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_BANNER) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from xoar.host import state
+from xoar.host import ssh_socket, state
 from xoar.host.errors import CommandError, HostError, disk_errors
 
 _FOLDER = ".ssh"  # beside the hosts' folders; no host can have this name
@@ -52,6 +54,8 @@ def command(host: state.Host, guest: str, user: str, port: int, words: list[str]
         "StrictHostKeyChecking=accept-new",
         "IdentitiesOnly=yes",
         "LogLevel=ERROR",
+        f"ProxyCommand={shlex.quote(sys.executable)} -m {ssh_socket.__name__} %p",
+        "ProxyUseFdpass=yes",
     )
     return [
         program("ssh"), "-F", "none", "-i", str(identity()), "-p", str(port),
