@@ -54,7 +54,7 @@ def command(host: state.Host, guest: str, user: str, port: int, words: list[str]
         "StrictHostKeyChecking=accept-new",
         "IdentitiesOnly=yes",
         "LogLevel=ERROR",
-        f"ProxyCommand={shlex.quote(sys.executable)} -m {ssh_socket.__name__} %p",
+        f"ProxyCommand={shlex.quote(sys.executable)} -P -m {ssh_socket.__name__} %p",
         "ProxyUseFdpass=yes",
     )
     return [
