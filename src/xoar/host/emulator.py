@@ -53,6 +53,7 @@ _XEN_OPTIONS = (
     "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all noreboot dom0=pvh"
     " flask=enforcing"
     " sched=credit"  # credit2, the default, stalls runnable vCPUs under software emulation
+    " svm-apic-again"  # QEMU loses interrupts of CPUs that enter a guest: patch 0014
     " sched_credit_tslice_ms=5"  # 30, the default: a guest waits so long for each of those that are busy
 )
 # a PVH domain 0 insists on an IOMMU; a machine without devices has none
