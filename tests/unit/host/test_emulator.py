@@ -59,7 +59,9 @@ def test_the_command_line_gives_xen_its_modules_in_order() -> None:
     assert following["-m"] == "2048"
     assert following["-smp"] == "3"
     assert following["-append"].endswith(" dom0_mem=64M")
-    assert {"flask=enforcing", "sched=credit", "svm-apic-again", "dom0=pvh"} <= set(following["-append"].split())
+    assert {"flask=enforcing", "sched=credit", "svm-apic-again", "dom0=pvh"} <= set(
+        following["-append"].split()
+    )
 
 
 def test_guests_keep_off_cpu_0_where_there_are_driver_domains() -> None:
