@@ -19,6 +19,7 @@ from xoar.host.bench.guest_link import Agent, Listener
 from xoar.host.bench.pair import STOCK, XOAR
 from xoar.host.bench.report import Row
 from xoar.host.bench.steady import Steady
+from xoar.host.bench.turns import Figures, Side
 from xoar.host.client import Client
 from xoar.host.emulator import Launch
 from xoar.host.progress import Reporter, Step
@@ -30,9 +31,6 @@ NETWORK = "emulator's start to the guest's first connection"
 MEMORY = "memory of the control plane and drivers"
 
 _TIMES = 3  # that each workload is measured in a round
-
-Figures = dict[str, list[float]]
-"""By a row's name, of every run."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,10 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """A host that has come up, and stands still; its guest; and where the figures go."""
+class _Side(Side):
+    """A host with its guest."""
 
-    host: Host
     guest: Agent
-    figures: Figures
 
 
 @contextmanager
@@ -160,14 +156,12 @@ def _called(listener: Listener, started: float, figures: Figures) -> Agent:
 def _paused(host: Host, guest: Agent, figures: Figures) -> _Side:
     guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
     turns.pause(host)
-    return _Side(host, guest, figures)
+    return _Side(host, figures, guest)
 
 
 def _workloads(sides: tuple[_Side, _Side], iperf3: list[str], steady: Steady, step: Step) -> None:
     for load in workloads.ALL:
         for _ in range(_TIMES):
             for side in sides:
-                with turns.resumed(side.host):
-                    value = steady.measured(partial(load.measure, side.guest, iperf3))
-                side.figures[load.name].append(value)
+                side.take(load.name, steady, partial(load.measure, side.guest, iperf3))
                 step.advance()

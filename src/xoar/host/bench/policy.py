@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from xoar.host.bench.boot import read_until_login
 from xoar.host.bench.guest_link import Done
 from xoar.host.bench.report import Row
 from xoar.host.bench.steady import Steady
+from xoar.host.bench.turns import Figures, Side
 from xoar.host.build import guest, linux, policy, xen
 from xoar.host.client import BUILD_SECONDS, Client, Stream
 from xoar.host.config import Config, Guest, Image
@@ -32,7 +33,6 @@ from xoar.host.devices import Driver, Network, Nic
 from xoar.host.emulator import Launch
 from xoar.host.errors import HostError
 from xoar.host.progress import Reporter, Step
-from xoar.host.state import Host
 from xoar.privilege import flask, shardset, vectors
 from xoar.privilege.flask import SYSTEM_TYPES
 from xoar.privilege.rules import channel_type, domain_type, name_set, port_type, self_type
@@ -44,8 +44,6 @@ SIDES = ("stated", "all")
 """What the columns are called: the rights that manifests state, and all rights."""
 
 CREATE = "creating a guest"
-Figures = dict[str, list[float]]
-"""By a row's name, of every run."""
 
 _TIMES = 3  # that each figure is taken in each boot
 _NET, _LAN = "net0", "lan"
@@ -147,14 +145,12 @@ def all_rights(shards: ShardSet, access_vectors: AccessVectors) -> str:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """A host that has come up with a guest, and stands still; and where its figures go."""
+class _Side(Side):
+    """A host with a guest."""
 
-    host: Host
     client: Client
     images: guests.Library
     shell: _Shell
-    figures: Figures
 
 
 @contextmanager
@@ -164,25 +160,21 @@ def _booted(prepared: Prepared, name: str, launch: Launch, figures: Figures) -> 
         with Client.connect(host.name) as client:
             domid = guests.create(client, prepared.config, _GUEST)
             read_until_login(client.log(domid, follow=True))
-            side = _Side(host, client, guests.library(client), _Shell(client.console(domid)), figures)
+            side = _Side(host, figures, client, guests.library(client), _Shell(client.console(domid)))
             turns.pause(host)
             yield side
 
 
 def _measure(sides: tuple[_Side, _Side], prepared: Prepared, steady: Steady, step: Step) -> None:
     """Guests created and destroyed, then one that sends and receives."""
-
-    def taken(side: _Side, name: str, measure: Callable[[], float]) -> None:
-        with turns.resumed(side.host):
-            side.figures[name].append(steady.measured(measure))
-        step.advance()
-
     for _ in range(_TIMES):
         for side in sides:
-            taken(side, CREATE, partial(_create, side.client, prepared.config, side.images))
+            side.take(CREATE, steady, partial(_create, side.client, prepared.config, side.images))
+            step.advance()
     for name, measure in list(_NETWORK.items()) * _TIMES:
         for side in sides:
-            taken(side, name, partial(measure, side.shell, prepared.iperf3))
+            side.take(name, steady, partial(measure, side.shell, prepared.iperf3))
+            step.advance()
 
 
 def _create(client: Client, config: Config, images: guests.Library) -> float:

@@ -5,15 +5,33 @@ can tell. Both being there, what is compared can be measured in turn, moments ap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 from qemu.qmp import QMPClient, QMPError
 
+from xoar.host.bench.steady import Steady
 from xoar.host.emulator import MONITOR, Launch
 from xoar.host.errors import HostError
 from xoar.host.state import Host
+
+Figures = dict[str, list[float]]
+"""By a row's name, of every run."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A host that has come up, and stands still; and where its figures go."""
+
+    host: Host
+    figures: Figures
+
+    def take(self, name: str, steady: Steady, measure: Callable[[], float]) -> None:
+        """Has the host go on while `measure` works, and keeps what that returns. Raises HostError."""
+        with _resumed(self.host):
+            self.figures[name].append(steady.measured(measure))
 
 
 def pausable(launch: Launch) -> Launch:
@@ -27,8 +45,7 @@ def pause(host: Host) -> None:
 
 
 @contextmanager
-def resumed(host: Host) -> Iterator[None]:
-    """Has a paused host go on for the time of the block. Raises HostError."""
+def _resumed(host: Host) -> Iterator[None]:
     asyncio.run(_tell(host, "cont"))
     yield
     pause(host)
@@ -38,7 +55,9 @@ async def _tell(host: Host, command: str) -> None:
     monitor = QMPClient("xoar bench")
     try:
         await monitor.connect(host.connect(to=MONITOR))
-        await monitor.execute(command)
-        await monitor.disconnect()
+        try:
+            await monitor.execute(command)
+        finally:
+            await monitor.disconnect()
     except QMPError as error:
         raise HostError(f"the emulator of host {host.name} refuses to {command}: {error}") from error
