@@ -2,7 +2,8 @@
 
 Counts the source files that are linked into an image: C and assembly (MicroPython's core and the nano port)
 and the frozen Python modules. A line counts when it is compiled and holds code: no blank lines, comments,
-docstrings, and nothing that the preprocessor leaves out under our settings. Headers are not counted.
+docstrings, and nothing that the preprocessor leaves out under our settings. Headers are not counted;
+C files that another one includes are, as part of it.
 """
 
 from __future__ import annotations
@@ -113,22 +114,23 @@ def _files(image: ShardImage) -> set[Path]:
 
 
 def preprocessed(path: Path, compiler: Sequence[str]) -> str:
-    """What the preprocessor leaves of a C file's own lines; macros stay as they are written."""
+    """What the preprocessor leaves of the lines of a C file and of C files (not headers) that it includes;
+    macros stay as they are written."""
     # -fdirectives-only: deal with #if and #include, expand nothing
     command = [*compiler, "-E", "-fdirectives-only", str(path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise HostError(f"{path} can't be preprocessed to count its lines", detail=run.stderr)
-    own: dict[int, str] = {}
-    number, is_own = 0, False
+    own: dict[tuple[str, int], str] = {}
+    number, file = 0, ""
     for line in run.stdout.split("\n"):
         if marker := _LINE_MARKER.match(line):
-            number, is_own = int(marker[1]), marker[2] == str(path)
+            number, file = int(marker[1]), marker[2]
             continue
-        if is_own:
-            own[number] = line
+        if file.endswith(".c"):
+            own[file, number] = line
         number += 1
-    return "\n".join(own[number] for number in sorted(own))
+    return "\n".join(own[place] for place in sorted(own))
 
 
 def c_lines(text: str) -> int:

@@ -52,6 +52,13 @@ def test_what_the_preprocessor_leaves_out_is_not_counted(tmp_path):
     assert tcb.c_lines(tcb.preprocessed(path, ["gcc", "-DWANTED=0"])) == 3
 
 
+def test_a_c_file_that_another_one_includes_is_counted_with_it(tmp_path):
+    (tmp_path / "b.c").write_text("int b;\n\nint c;\n")
+    path = tmp_path / "a.c"
+    path.write_text('int a;\n#include "b.c"\nint d;\n')
+    assert tcb.c_lines(tcb.preprocessed(path, ["gcc"])) == 4
+
+
 def test_a_file_that_does_not_preprocess_is_named(tmp_path):
     path = tmp_path / "a.c"
     path.write_text("#error no\n")
