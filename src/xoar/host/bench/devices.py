@@ -18,7 +18,6 @@ from xoar.host.bench import boot, hosts, prepared, stock, stock_devices, turns, 
 from xoar.host.bench.guest_link import Agent, Listener
 from xoar.host.bench.pair import STOCK, XOAR
 from xoar.host.bench.report import Row
-from xoar.host.bench.steady import Steady
 from xoar.host.bench.turns import Figures, Side
 from xoar.host.client import Client
 from xoar.host.emulator import Launch
@@ -29,8 +28,6 @@ LOGIN = "emulator's start to the guest's login"
 LOGIN_UNPACKED = "the same, stock without unpacking domain 0's kernel"
 NETWORK = "emulator's start to the guest's first connection"
 MEMORY = "memory of the control plane and drivers"
-
-_TIMES = 3  # that each workload is measured in a round
 
 
 @dataclass(frozen=True)
@@ -74,22 +71,19 @@ def prepare(show: Reporter) -> Pair:
 
 
 def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
-    """`rounds` boots of each host, each with all workloads, `_TIMES` each. Raises HostError."""
+    """`rounds` boots of each host, each with all workloads. Raises HostError."""
     xoar: Figures = defaultdict(list)
     other: Figures = defaultdict(list)
-    steady = Steady()
     try:
         with show.step(
-            "measuring both hosts in turn", 2 * rounds * (1 + _TIMES * len(workloads.ALL))
+            "measuring both hosts in turn", 2 * rounds * (1 + turns.TIMES * len(workloads.ALL))
         ) as step:
             for _ in range(rounds):
-                steady.wait()
                 with _xoar(pair, xoar) as ours:
                     step.advance()
-                    steady.wait()
                     with _stock(pair, other) as theirs:
                         step.advance()
-                        _workloads((ours, theirs), pair.iperf3, steady, step)
+                        _workloads((ours, theirs), pair.iperf3, step)
     finally:
         for host in map(Host, (XOAR, STOCK)):
             if host.alive() is None:  # else it is another benchmark's
@@ -159,9 +153,9 @@ def _paused(host: Host, guest: Agent, figures: Figures) -> _Side:
     return _Side(host, figures, guest)
 
 
-def _workloads(sides: tuple[_Side, _Side], iperf3: list[str], steady: Steady, step: Step) -> None:
+def _workloads(sides: tuple[_Side, _Side], iperf3: list[str], step: Step) -> None:
     for load in workloads.ALL:
-        for _ in range(_TIMES):
+        for _ in range(turns.TIMES):
             for side in sides:
-                side.take(load.name, steady, partial(load.measure, side.guest, iperf3))
+                side.take(load.name, partial(load.measure, side.guest, iperf3))
                 step.advance()

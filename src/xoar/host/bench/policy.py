@@ -24,7 +24,6 @@ from xoar.host.bench import hosts, turns, workloads
 from xoar.host.bench.boot import read_until_login
 from xoar.host.bench.guest_link import Done
 from xoar.host.bench.report import Row
-from xoar.host.bench.steady import Steady
 from xoar.host.bench.turns import Figures, Side
 from xoar.host.build import guest, linux, policy, xen
 from xoar.host.client import BUILD_SECONDS, Client, Stream
@@ -45,7 +44,6 @@ SIDES = ("stated", "all")
 
 CREATE = "creating a guest"
 
-_TIMES = 3  # that each figure is taken in each boot
 _NET, _LAN = "net0", "lan"
 _SHELL = 60.0  # seconds for a shell to answer
 _DEFAULT = "default"
@@ -109,8 +107,7 @@ def run(prepared: Prepared, rounds: int, show: Reporter) -> list[Row]:
     """`rounds` boots with each policy. Raises HostError."""
     stated: Figures = defaultdict(list)
     everything: Figures = defaultdict(list)
-    steady = Steady()
-    steps = 2 * rounds * _TIMES * (1 + len(_NETWORK))
+    steps = 2 * rounds * turns.TIMES * (1 + len(_NETWORK))
     with tempfile.TemporaryDirectory(prefix="xoar-bench-") as folder:
         file = Path(folder, "policy")
         file.write_bytes(policy.compile(all_rights(shardset.load_all(), vectors.load(prepared.flask))))
@@ -123,7 +120,7 @@ def run(prepared: Prepared, rounds: int, show: Reporter) -> list[Row]:
                     _booted(prepared, "stated", prepared.launch, stated) as one,
                     _booted(prepared, "all", open_launch, everything) as other,
                 ):
-                    _measure((one, other), prepared, steady, step)
+                    _measure((one, other), prepared, step)
     return [
         Row(CREATE, stated[CREATE], everything[CREATE]),
         *(Row(name, stated[name], everything[name], "Mbit/s", more_is_better=True) for name in _NETWORK),
@@ -165,15 +162,15 @@ def _booted(prepared: Prepared, name: str, launch: Launch, figures: Figures) -> 
             yield side
 
 
-def _measure(sides: tuple[_Side, _Side], prepared: Prepared, steady: Steady, step: Step) -> None:
+def _measure(sides: tuple[_Side, _Side], prepared: Prepared, step: Step) -> None:
     """Guests created and destroyed, then one that sends and receives."""
-    for _ in range(_TIMES):
+    for _ in range(turns.TIMES):
         for side in sides:
-            side.take(CREATE, steady, partial(_create, side.client, prepared.config, side.images))
+            side.take(CREATE, partial(_create, side.client, prepared.config, side.images))
             step.advance()
-    for name, measure in list(_NETWORK.items()) * _TIMES:
+    for name, measure in list(_NETWORK.items()) * turns.TIMES:
         for side in sides:
-            side.take(name, steady, partial(measure, side.shell, prepared.iperf3))
+            side.take(name, partial(measure, side.shell, prepared.iperf3))
             step.advance()
 
 

@@ -1,5 +1,6 @@
 """Hosts that stand still while others are measured: their processors and their clock, so that nothing in them
-can tell. Both being there, what is compared can be measured in turn, moments apart.
+can tell. Both being there, what is compared can be measured in turn, moments apart: a machine whose speed
+changes within minutes changes both, and one that is uneven within seconds shows in the ranges.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dataclasses import dataclass
 import msgspec
 from qemu.qmp import QMPClient, QMPError
 
-from xoar.host.bench.steady import Steady
 from xoar.host.emulator import MONITOR, Launch
 from xoar.host.errors import HostError
 from xoar.host.state import Host
+
+TIMES = 5
+"""How often everything is measured while both hosts are up."""
 
 Figures = dict[str, list[float]]
 """By a row's name, of every run."""
@@ -28,10 +31,10 @@ class Side:
     host: Host
     figures: Figures
 
-    def take(self, name: str, steady: Steady, measure: Callable[[], float]) -> None:
+    def take(self, name: str, measure: Callable[[], float]) -> None:
         """Has the host go on while `measure` works, and keeps what that returns. Raises HostError."""
         with _resumed(self.host):
-            self.figures[name].append(steady.measured(measure))
+            self.figures[name].append(measure())
 
 
 def pausable(launch: Launch) -> Launch:
