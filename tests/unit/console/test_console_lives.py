@@ -354,10 +354,15 @@ def test_introductions_are_remembered_before_they_are_answered() -> None:
 
 def test_what_is_printed_and_read_by_nobody_needs_no_storing(host: Lives) -> None:
     console, printed = host.console, [host.guest.port]
-    assert console.fired(printed) and not console.idle  # somebody watches
+    assert console.fired(printed) and not console.idle  # somebody watches, and may type
     host.operator.close(host.channels[2])
     host.run()
     assert console.idle
+    watched = host.operator.open("log", "40 follow")
+    host.run()
+    assert console.fired(printed) and console.idle  # who reads a log is woken by what the domain prints
+    host.operator.close(watched)
+    host.run()
     assert console.services and not console.fired(printed)
     assert not console.fired([])
     assert console.fired([host.clients[ACME].port]) and console.fired(None)

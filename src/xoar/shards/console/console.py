@@ -104,7 +104,7 @@ class Console:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do until another domain signals, or bytes come from the line."""
-        return not self.line.pending and not self._readers
+        return not self.line.pending and not any([s.looked_after for s in self.services.values()])
 
     def receive(self, untrusted_data: bytes) -> None:
         """Takes bytes from the operator's line."""

@@ -33,6 +33,9 @@ def _state(service: str, **fields: "Any") -> "dict[str, Any]":
 class LogReader:
     """Sends what a domain printed: all that is kept and, with `follow`, what comes until it ends."""
 
+    looked_after = False
+    """Whether it is to be looked at often, though nobody signals."""
+
     def __init__(self, line: "LineServer", channel: int, domain: "Domain", follow: bool) -> None:
         self.line = line
         self.channel = channel
@@ -85,6 +88,8 @@ class LogReader:
 class ConsoleReader(LogReader):
     """A guest's console from now on, with input; the guest's ring decides how fast that is taken."""
 
+    looked_after = True  # who types waits for the echo
+
     def __init__(self, line: "LineServer", channel: int, domain: "Domain") -> None:
         super().__init__(line, channel, domain, True)
         self._position = domain.history.end
@@ -123,6 +128,8 @@ class ConsoleReader(LogReader):
 
 class XenReader:
     """The hypervisor's own log; `read(position, limit)` returns (bytes, next position)."""
+
+    looked_after = True  # Xen tells nobody that it has said something
 
     def __init__(
         self,
@@ -174,6 +181,8 @@ class RelayStream:
     The number is not the line's channel number, so a late message about an ended stream meets nobody. When it
     ends and has a `successor`, that takes over the operator's channel, and gets all that comes from now on.
     """
+
+    looked_after = False
 
     def __init__(
         self, line: "LineServer", channel: int, relay: "Channel", number: int, toolstack: int
