@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from xoar.host import guests, keeper, up
 from xoar.host.bench import hosts
 from xoar.host.bench.pair import CONFIG, GUEST, STOCK, XOAR, Pair
@@ -62,12 +60,12 @@ def read_until_login(stream: Stream) -> None:
 def boot_stock(launch: Launch) -> tuple[float, float]:
     """Seconds to the login, and how many of them Xen took to unpack domain 0's kernel."""
     with hosts.running(STOCK, launch) as (host, started):
-        return stock_login(host, lambda at: at - started)
+        return stock_login(host, started)
 
 
-def stock_login(host: Host, clock: Callable[[float], float]) -> tuple[float, float]:
-    """The same for a stock host; `clock` says how long it had been running at a time (`hosts.now`)."""
+def stock_login(host: Host, started: float) -> tuple[float, float]:
+    """The same for a stock host that was started then (`hosts.now`)."""
     log = hosts.Log(host)
-    unpacking = clock(log.until(_UNPACKING))
-    unpacked = clock(log.until(_UNPACKED))
-    return clock(log.until(_LOGIN)), unpacked - unpacking
+    unpacking = log.until(_UNPACKING)
+    unpacked = log.until(_UNPACKED)
+    return log.until(_LOGIN) - started, unpacked - unpacking

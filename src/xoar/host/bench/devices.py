@@ -1,15 +1,14 @@
 """`xoar bench devices`: a Debian guest with a network interface and disks, on both kinds of host.
 
-Each round boots a Xoar host and the stock host, on the same emulated machine and on identical copies of the
-data disk, in turns of seconds, and puts both guests through each workload in turn: while one goes on, the
-other stands still.
+Each round boots a Xoar host, has it stand still, boots the stock host, on the same emulated machine and on an
+identical copy of the data disk, and puts both guests through each workload in turn: so what is compared is
+measured within a minute or two, and a machine whose speed changes later does not matter.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,6 @@ from xoar.host.bench.pair import STOCK, XOAR
 from xoar.host.bench.report import Row
 from xoar.host.bench.turns import Figures, Side
 from xoar.host.client import Client
-from xoar.host.config import Config
 from xoar.host.emulator import Launch
 from xoar.host.progress import Reporter, Step
 from xoar.host.state import Host
@@ -81,19 +79,11 @@ def run(pair: Pair, rounds: int, show: Reporter) -> list[Row]:
             "measuring both hosts in turn", 2 * rounds * (1 + turns.TIMES * len(workloads.ALL))
         ) as step:
             for _ in range(rounds):
-                with (
-                    Listener() as listener,  # its port keeps another benchmark from taking the disks away
-                    _started(XOAR, pair.xoar, pair.guest) as ours,
-                    _started(STOCK, pair.stock, pair.guest) as theirs,
-                ):
-                    with turns.alternating((ours, theirs)), ThreadPoolExecutor(2) as pool:
-                        coming = (
-                            pool.submit(_xoar, ours, pair.guest.config, listener, xoar),
-                            pool.submit(_stock, theirs, listener, other),
-                        )
-                        sides = [side.result() for side in coming]
-                    step.advance(len(sides))
-                    _workloads(sides, pair.iperf3, step)
+                with _xoar(pair, xoar) as ours:
+                    step.advance()
+                    with _stock(pair, other) as theirs:
+                        step.advance()
+                        _workloads((ours, theirs), pair.iperf3, step)
     finally:
         for host in map(Host, (XOAR, STOCK)):
             if host.alive() is None:  # else it is another benchmark's
@@ -114,50 +104,56 @@ class _Side(Side):
 
 
 @contextmanager
-def _started(name: str, launch: Launch, guest: prepared.Prepared) -> Iterator[turns.Player]:
-    """A host with its own copy of the disk, which rests as soon as its emulator is there."""
-    guest.copy_for(Host(name))
-    with hosts.running(name, launch) as (host, started):
-        player = turns.Player(host, started)
-        player.rest()
-        yield player
-
-
-def _xoar(player: turns.Player, config: Config, listener: Listener, figures: Figures) -> _Side:
-    host = player.host
-    with player.brought_up():
+def _xoar(pair: Pair, figures: Figures) -> Iterator[_Side]:
+    config = pair.guest.config
+    with _started(XOAR, pair.xoar, pair.guest) as (host, started, listener):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, config, prepared.GUEST)
             boot.read_until_login(client.log(domid, follow=True))
-            login = player.elapsed(hosts.now())
+            login = hosts.now() - started
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login)
-        guest = _called(player, listener, figures)
+        guest = _called(listener, started, figures)
         with Client.connect(host.name) as client:
             used = [entry.memory_kib for entry in client.objects() if entry.id != domid]
         figures[MEMORY].append(sum(used) / 1024)
-        return _Side(player, figures, guest)
+        yield _paused(host, guest, figures)
 
 
-def _stock(player: turns.Player, listener: Listener, figures: Figures) -> _Side:
-    with player.brought_up():
-        login, unpacking = boot.stock_login(player.host, player.elapsed)
+@contextmanager
+def _stock(pair: Pair, figures: Figures) -> Iterator[_Side]:
+    with _started(STOCK, pair.stock, pair.guest) as (host, started, listener):
+        login, unpacking = boot.stock_login(host, started)
         figures[LOGIN].append(login)
         figures[LOGIN_UNPACKED].append(login - unpacking)
-        guest = _called(player, listener, figures)
+        guest = _called(listener, started, figures)
         figures[MEMORY].append(stock.MEMORY_MIB)
-        return _Side(player, figures, guest)
+        yield _paused(host, guest, figures)
 
 
-def _called(player: turns.Player, listener: Listener, figures: Figures) -> Agent:
-    guest, when = listener.wait(hosts.emulator(player.host), hosts.LONG)
-    figures[NETWORK].append(player.elapsed(when))
-    guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
+@contextmanager
+def _started(name: str, launch: Launch, guest: prepared.Prepared) -> Iterator[tuple[Host, float, Listener]]:
+    """A host with its own copy of the disk, when its emulator started, and who waits for its guest's call."""
+    with Listener() as listener:  # its port keeps another benchmark from taking the disk away
+        guest.copy_for(Host(name))
+        with hosts.running(name, launch) as (host, started):
+            yield host, started, listener
+
+
+def _called(listener: Listener, started: float, figures: Figures) -> Agent:
+    guest, when = listener.wait(hosts.LONG)
+    figures[NETWORK].append(when - started)
     return guest
 
 
-def _workloads(sides: list[_Side], iperf3: list[str], step: Step) -> None:
+def _paused(host: Host, guest: Agent, figures: Figures) -> _Side:
+    guest.run("sh", "-c", "systemctl is-system-running --wait || true")  # nothing of the boot goes on
+    turns.pause(host)
+    return _Side(host, figures, guest)
+
+
+def _workloads(sides: tuple[_Side, _Side], iperf3: list[str], step: Step) -> None:
     for load in workloads.ALL:
         for _ in range(turns.TIMES):
             for side in sides:

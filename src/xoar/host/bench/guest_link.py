@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from xoar.host.bench import agent, hosts
@@ -27,57 +25,38 @@ class Done(NamedTuple):
 
 
 class Listener:
-    """Waits for guests' agents from the start of their hosts on, so that it is known when they call."""
+    """Waits for the guest's agent from the start of the host on, so that the time of its call is known."""
 
     def __init__(self) -> None:
         self._socket = listen(agent.PORT)
-        self._arrived = threading.Condition()
-        self._calls: list[tuple[socket.socket, float]] = []
+        self._arrived = threading.Event()
+        self._connection: socket.socket | None = None
+        self._when = 0.0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                connection, _ = self._socket.accept()
-                with self._arrived:
-                    self._calls.append((connection, hosts.now()))
-                    self._arrived.notify_all()
+        with contextlib.suppress(OSError):  # closed without a call
+            self._connection, _ = self._socket.accept()
+            self._when = hosts.now()
+            self._socket.close()  # another host's guest may be waited for
+            self._arrived.set()
 
-    def wait(self, emulator: int, timeout: float) -> tuple[Agent, float]:
-        """The agent that called through the process `emulator`, and when it did (`hosts.now`).
-
-        Raises HostError after `timeout` seconds.
-        """
-
-        def arrived() -> tuple[socket.socket, float] | None:
-            return next((call for call in self._calls if _is_end_of(emulator, call[0])), None)
-
-        with self._arrived:
-            call = self._arrived.wait_for(arrived, timeout)
-        if call is None:
+    def wait(self, timeout: float) -> tuple[Agent, float]:
+        """The agent, and when it called (`hosts.now`). Raises HostError after `timeout` seconds."""
+        if not self._arrived.wait(timeout):
             raise HostError(f"the guest has not called port {agent.PORT} for {timeout:.0f} s")
-        return Agent(call[0]), call[1]
+        assert self._connection is not None
+        return Agent(self._connection), self._when
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for open_socket in (self._socket, *(connection for connection, _ in self._calls)):
-            with contextlib.suppress(OSError):  # it hung up first
-                open_socket.shutdown(socket.SHUT_RDWR)  # closing wakes nobody who accepts or reads
-            open_socket.close()
-
-
-def _is_end_of(process: int, connection: socket.socket) -> bool:
-    """Whether a process of this machine holds the other end of a TCP connection (proc(5), /proc/net/tcp)."""
-    theirs, ours = (f":{port:04X}" for port in (connection.getpeername()[1], connection.getsockname()[1]))
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(theirs) and row[2].endswith(ours)}
-    for file in Path(f"/proc/{process}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
-            if os.readlink(file) in sockets:
-                return True
-    return False
+        for open_socket in (self._socket, self._connection):
+            if open_socket is not None:
+                with contextlib.suppress(OSError):  # it hung up first
+                    open_socket.shutdown(socket.SHUT_RDWR)  # closing wakes nobody who accepts or reads
+                open_socket.close()
 
 
 class Agent:

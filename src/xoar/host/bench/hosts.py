@@ -51,14 +51,6 @@ def running(name: str, what: Launch) -> Iterator[tuple[Host, float]]:
         host.stop()
 
 
-def emulator(host: Host) -> int:
-    """The process id of a host's emulator. Raises HostError if it does not run."""
-    record = host.alive()
-    if record is None:
-        raise HostError(f"host {host.name} is not running")
-    return record.emulator
-
-
 class Log:
     """Xen's console of a host, read as it comes."""
 

@@ -152,14 +152,13 @@ class _Side(Side):
 
 @contextmanager
 def _booted(prepared: Prepared, name: str, launch: Launch, figures: Figures) -> Iterator[_Side]:
-    with hosts.running(f"{HOST}-{name}", launch) as (host, started):
+    with hosts.running(f"{HOST}-{name}", launch) as (host, _):
         keeper.wait_running(host, up.START_TIMEOUT)
         with Client.connect(host.name) as client:
             domid = guests.create(client, prepared.config, _GUEST)
             read_until_login(client.log(domid, follow=True))
-            player = turns.Player(host, started)
-            side = _Side(player, figures, client, guests.library(client), _Shell(client.console(domid)))
-            player.rest()
+            side = _Side(host, figures, client, guests.library(client), _Shell(client.console(domid)))
+            turns.pause(host)
             yield side
 
 

@@ -98,7 +98,7 @@ def _first_boot(host: Host, config: Config, listener: Listener) -> None:
     keeper.wait_running(host, up.START_TIMEOUT)
     with Client.connect(host.name) as client:
         guests.create(client, config, GUEST)
-        guest, _ = listener.wait(hosts.emulator(host), _FIRST_BOOT)
+        guest, _ = listener.wait(_FIRST_BOOT)
         guest.run("cloud-init", "status", "--wait")
         workloads.prepare(guest)
         client.request("guest_shutdown", _OFF + 30, name=GUEST.name, timeout_ms=round(_OFF * 1000))
