@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from collections import defaultdict
 
 import pytest
 
@@ -56,14 +57,20 @@ def monitor(host):
     return Monitor(MONITOR)
 
 
-def test_a_paused_host_goes_on_for_the_time_of_a_block(host, monitor):
+def test_a_paused_host_goes_on_while_it_is_measured(host, monitor):
     turns.pause(host)
     assert monitor.heard == ["qmp_capabilities", "stop"]
     monitor.heard.clear()
-    with turns.resumed(host):
+
+    def measure():
         assert monitor.heard == ["qmp_capabilities", "cont"]
         monitor.heard.clear()
+        return 7.0
+
+    figures = defaultdict(list)
+    turns.Side(host, figures).take("row", measure)
     assert monitor.heard == ["qmp_capabilities", "stop"]
+    assert figures == {"row": [7.0]}
 
 
 def test_what_the_emulator_refuses_is_an_error(host, monitor):

@@ -43,7 +43,7 @@ def pausable(launch: Launch) -> Launch:
 
 
 def pause(host: Host) -> None:
-    """Has a host stand still. Raises HostError."""
+    """Has a host stand still. A guest that is busy may die of it (docs/xen-notes.md). Raises HostError."""
     asyncio.run(_tell(host, "stop"))
 
 
