@@ -6,8 +6,7 @@ changes within minutes changes both, and one that is uneven within seconds shows
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -33,8 +32,9 @@ class Side:
 
     def take(self, name: str, measure: Callable[[], float]) -> None:
         """Has the host go on while `measure` works, and keeps what that returns. Raises HostError."""
-        with _resumed(self.host):
-            self.figures[name].append(measure())
+        asyncio.run(_tell(self.host, "cont"))
+        self.figures[name].append(measure())
+        pause(self.host)
 
 
 def pausable(launch: Launch) -> Launch:
@@ -45,13 +45,6 @@ def pausable(launch: Launch) -> Launch:
 def pause(host: Host) -> None:
     """Has a host stand still. A guest that is busy may die of it (docs/xen-notes.md). Raises HostError."""
     asyncio.run(_tell(host, "stop"))
-
-
-@contextmanager
-def _resumed(host: Host) -> Iterator[None]:
-    asyncio.run(_tell(host, "cont"))
-    yield
-    pause(host)
 
 
 async def _tell(host: Host, command: str) -> None:
