@@ -151,7 +151,7 @@ class HostUnderTest:
         return int(self.json("status")["free_kib"])
 
     def log_since(self, position: int) -> str:
-        """Xen's console from a position on."""
+        """Xen's console from a position on, as far as it has come: its last line may be half a line."""
         with open(self.xen_log, "rb") as file:
             file.seek(position)
             return file.read().decode(errors="replace").replace("\r", "")
@@ -175,11 +175,18 @@ class HostUnderTest:
 
         Taken from the socket: in its log file QEMU repeats characters that the socket did not take at once.
         """
-        with self._connected("keys") as keys:
-            self._typed(keys, _SWITCH_INPUT, "*** Serial input to Xen")
-            text = self._typed(keys, key.encode(), f"(XEN) {last}")
-            self._typed(keys, _SWITCH_INPUT, "*** Serial input to DOM")
-        return text
+        with self._xen_listens() as keys:
+            return self._typed(keys, key.encode(), f"(XEN) {last}")
+
+    def said_since(self, position: int) -> str:
+        """Xen's console from a position to what it says now, all of it.
+
+        The serial line is slower than a domain's console: an attacker may be done, and say so, before the
+        line has shown the last of its denials. Xen answers behind them.
+        """
+        with self._xen_listens():
+            pass
+        return self.log_since(position)
 
     def monitor(self, command: str, **arguments: object) -> Any:
         """What QEMU's monitor returns for a command (QMP)."""
@@ -208,6 +215,14 @@ class HostUnderTest:
             said = self.monitor("human-monitor-command", **{"command-line": line})
             assert said == "", said
         assert device not in str(self.monitor("qom-list", path="/machine/peripheral"))
+
+    @contextmanager
+    def _xen_listens(self) -> Iterator[socket.socket]:
+        """Xen's console, whose input goes to Xen itself until the end of the block."""
+        with self._connected("keys") as keys:
+            self._typed(keys, _SWITCH_INPUT, "*** Serial input to Xen")
+            yield keys
+            self._typed(keys, _SWITCH_INPUT, "*** Serial input to DOM")
 
     @contextmanager
     def _connected(self, name: str) -> Iterator[socket.socket]:

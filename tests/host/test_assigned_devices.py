@@ -117,7 +117,7 @@ def test_a_card_changes_hands_while_the_host_runs(host: HostUnderTest) -> None:
         f"assign {SECOND} to net0",
         f"assign {FIRST} to net1",
     ]
-    assert "avc:  denied" not in host.log_since(0)
+    assert "avc:  denied" not in host.said_since(0)
 
 
 def test_what_is_no_driver_domain_gets_no_device(host: HostUnderTest) -> None:

@@ -118,7 +118,7 @@ def test_all_shards_take_no_more_memory_than_the_readme_says(host: HostUnderTest
 
 def test_no_right_was_denied_on_the_way(host: HostUnderTest) -> None:
     shards = rf"({'|'.join(SHARDS)}|pciback|netback|blkback)_t"
-    assert not re.findall(rf"avc: *denied .*scontext=system_u:system_r:{shards}.*", host.log_since(0))
+    assert not re.findall(rf"avc: *denied .*scontext=system_u:system_r:{shards}.*", host.said_since(0))
 
 
 def test_a_new_kernel_and_a_larger_disk_are_there_after_a_reboot(host: HostUnderTest) -> None:

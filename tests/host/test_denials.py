@@ -38,7 +38,7 @@ def test_from_inside_a_guest_everything_on_others_is_refused(host: HostUnderTest
     victims = [*range(1, len(SHARDS) + 1), victim]
     answer = host.ask("g", "attempts " + " ".join(map(str, victims)), rb"attempts done")
     check_refused(outcomes(answer.decode()), victims)
-    denials = host.log_since(start)
+    denials = host.said_since(start)
     for permission in ("create", "pause", "map_read|map_write", "destroy"):
         assert re.search(
             rf"avc:\s+denied\s+{{ ({permission}).*scontext=system_u:system_r:guest_t", denials

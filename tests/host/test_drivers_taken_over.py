@@ -140,7 +140,7 @@ def test_pciback_taken_over(taken: HostUnderTest) -> None:
 @pytest.mark.parametrize(("kind", "domid"), [("netback", len(SHARDS) + 2), ("blkback", len(SHARDS) + 3)])
 def test_a_driver_domain_taken_over(taken: HostUnderTest, logs: Path, kind: str, domid: int) -> None:
     said = swept(taken, domid, logs)
-    judge(kind, outcome(kind, said, taken.log_since(0)), victims(kind), devices=True)
+    judge(kind, outcome(kind, said, taken.said_since(0)), victims(kind), devices=True)
     mapped, mine = (re.search(rf"^{word} (.*)$", said, re.MULTILINE) for word in ("mapped", "mine"))
     assert mapped and mine
     assert mapped[1].split() == mine[1].split(), "registers that are not its device's"
@@ -149,7 +149,7 @@ def test_a_driver_domain_taken_over(taken: HostUnderTest, logs: Path, kind: str,
 def test_a_guest_beside_driver_domains(taken: HostUnderTest) -> None:
     others = victims("guest")
     said = taken.ask("g", f"sweep {' '.join(others)}", rb"sweep done", 240).decode()
-    judge("guest", outcome("guest", said, taken.log_since(0)), others)
+    judge("guest", outcome("guest", said, taken.said_since(0)), others)
 
 
 @pytest.mark.parametrize("shard", ["xenstore", "console", "builder", "logic"])

@@ -45,5 +45,5 @@ def test_a_guest_reaches_what_the_manifest_of_guests_states(
         host.create("g", "hostile", "16MiB")
         host.wait_for("g", rb"hostile guest ready")
         said = host.ask("g", f"sweep {' '.join(types)}", rb"sweep done", 240).decode()
-        log = host.log_since(0)
+        log = host.said_since(0)
     judge("guest", outcome("guest", said, log), types)

@@ -42,7 +42,7 @@ def test_a_right_holds_while_it_is_permitted_and_no_longer(host: HostUnderTest) 
     host.wait_log(r"dump domain \(and guest debug\) info", start)
     host.wait_log(r"Physical memory information", start)
     assert "Physical memory information" in host.cli("logs", "xen")
-    assert not re.search(DENIED, host.log_since(start))
+    assert not re.search(DENIED, host.said_since(start))
     for key in ("R", "C", "hR"):
         assert "does more than print" in host.cli("debug-keys", key, status=ERROR)
     host.cli("right", "withdraw", *RIGHT)
@@ -62,7 +62,7 @@ def test_builder_permits_nothing_that_no_manifest_states_as_optional(host: HostU
         for change in ({"shard": "toolstack"}, {"permission": "kexec"}, {"security_class": "security"}):
             with pytest.raises(RequestRefused, match="no optional right"):
                 client.request("permit_change", **{**FIELDS, **change}, on=1)
-    assert "Flask: committed booleans" not in host.log_since(start)
+    assert "Flask: committed booleans" not in host.said_since(start)
     refusals = [entry for entry in host.json("journal")["entries"] if entry["outcome"] != "done"]
     assert [entry["who"] for entry in refusals] == ["toolstack"] * 3
     assert refusals[0]["outcome"] == "refused: xen.debug is no optional right of toolstack's manifest"
