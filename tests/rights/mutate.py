@@ -1,6 +1,6 @@
 """Takes away each right in turn, and runs the smallest scenario that should notice.
 
-    ./run-tests rights [--only TEXT] [--turns FILE] [--json] [--list]
+    ./run-tests rights [--only TEXT] [--jobs N] [--json] [--list]
 
 A right is one allow rule: source, target, class, permission; all that xoar.privilege.rules derives from the
 manifests, whether stated or implied by a link. The images are built once. For each rule a policy is compiled
@@ -22,15 +22,15 @@ Outcomes are kept (in the cache, `rights/`), so that a run that was interrupted 
 images and the scenario. They do not depend on every other rule: what was noticed with more rights is taken
 to be noticed with fewer, and what survived with fewer to survive with more.
 
-Exit code: 0 when there are no survivors, 1 when there are some, 2 when it could not be tried.
+Exit code: 0 when there are no survivors, 1 when there are some, 2 when some could not be tried.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -46,7 +46,7 @@ import scenarios
 from scenarios import Scenario
 from trial import Noticed, Trial, started
 
-from xoar.host import apt, assembly, cache, config, up
+from xoar.host import apt, assembly, cache, config, state, tenants, up
 from xoar.host.build import policy, xen
 from xoar.host.emulator import Launch
 from xoar.host.errors import HostError
@@ -56,8 +56,7 @@ from xoar.privilege import flask, shardset, vectors
 from xoar.privilege.rules import Origin, Rule, Rules, channel_type, port_type
 
 HOST = "rights"
-NOTICED, KEPT, SURVIVED, UNKNOWN = "noticed", "kept", "survived", "no scenario"
-_TURN, _PAUSE = 240.0, 1.0  # seconds that a turn lasts at least, and that others have to begin theirs
+NOTICED, KEPT, SURVIVED, UNKNOWN, FAILED = "noticed", "kept", "survived", "no scenario", "not tried"
 _STARTS_AGAIN = "gives back the page of a driver domain whose front end starts again in the same domain"
 # What no scenario here can show, with the reason why it stays; the code behind it has unit tests
 _KEPT = {
@@ -172,17 +171,16 @@ class Prepared:
 class Bench:
     """Runs scenarios with policies of its own."""
 
-    def __init__(self, show: Reporter, turns: Path | None) -> None:
+    def __init__(self, show: Reporter) -> None:
         system = apt.Apt(show)
         self.shards = shardset.load_all()
         self.vectors = vectors.load(xen.build(system, show).flask)
         self.allowed, self._never = flask.judged(self.shards, self.vectors)
         self.store = Store(cache.root() / "rights")
         self._show = show
-        self._turns = Turns(turns)
-        self._folder = cache.root() / "rights"
-        self._folder.mkdir(exist_ok=True)
-        os.environ["XOAR_STATE"] = str(self._folder / "state")
+        folder = cache.root() / "rights"
+        folder.mkdir(exist_ok=True)
+        os.environ["XOAR_STATE"] = str(folder / "state")
 
     def prepare(self, scenario: Scenario) -> Prepared:
         """Builds a scenario's host, and measures it if that is not known. Raises HostError, Noticed."""
@@ -192,6 +190,9 @@ class Bench:
             for name, main in scenario.replaced.items()
         }
         launch = up.prepare(configuration, self._show, replaced)
+        for tenant in configuration.tenants.values():  # there is one at most
+            # for hosts in the folders of workers, too
+            os.environ[tenants.KEY_VARIABLE] = str(tenants.key_file(tenant.name, HOST))
         machine = launch.machine
         key = cache.key(
             scenario.name, machine.xen, machine.kernel, machine.modules[0], machine.xen_arguments,
@@ -249,42 +250,16 @@ class Bench:
     def _compiled(self, allowed: Rules, more: list[str] | None = None) -> Path:
         lines = [*flask.allow_lines(allowed), *(more or [])]
         text = flask.written(self.shards, self.vectors, lines, self._never)
-        file = self._folder / "policy"
+        file = state.root().with_suffix(".policy")
         file.write_bytes(policy.compile(text))
         return file
 
     @contextlib.contextmanager
     def _host(self, made: Prepared, binary: Path, missing: Rule | None = None) -> Iterator[Trial]:
-        with self._turns.one():
-            launch = made.with_policy(binary)
-            measure = made.measure
-            with started(HOST, launch, measure.paces, frozenset(measure.usual), missing) as trial:
-                yield trial
-
-
-class Turns:
-    """A lock on a file that is held while hosts run, and let go every now and then for others who want it."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o666) if file else None
-        self._since = 0.0
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """For the time of one host."""
-        if self._file is None:
-            yield
-            return
-        if not self._since:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._since = time.monotonic()
-        try:
-            yield
-        finally:
-            if time.monotonic() - self._since > _TURN:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-                self._since = 0.0
-                time.sleep(_PAUSE)
+        measure = made.measure
+        launch = made.with_policy(binary)
+        with started(HOST, launch, measure.paces, frozenset(measure.usual), missing) as trial:
+            yield trial
 
 
 def asked_often(rule: Rule, drivers: set[str]) -> bool:
@@ -341,7 +316,7 @@ class Result:
 
 
 def judge(bench: Bench, hosts: Mapping[str, Prepared], rule: Rule) -> Result:
-    """Tries a rule in the scenarios that can notice, until one does."""
+    """Tries a rule in the scenarios that can notice, until one does or cannot be run."""
     origins = bench.allowed[rule]
     candidates = fitting(rule, bench.shards)
     if not candidates:
@@ -354,7 +329,10 @@ def judge(bench: Bench, hosts: Mapping[str, Prepared], rule: Rule) -> Result:
             continue
         outcome = bench.store.outcome(made.key, rule, others)
         if outcome is None:
-            outcome = bench.attempt(made, rule)
+            try:
+                outcome = bench.attempt(made, rule)
+            except HostError as error:
+                return Result(rule, origins, FAILED, [*where, scenario.name], str(error), seconds)
             bench.store.keep(made.key, rule, outcome)
         where.append(scenario.name)
         seconds += outcome.seconds
@@ -368,43 +346,69 @@ def judge(bench: Bench, hosts: Mapping[str, Prepared], rule: Rule) -> Result:
     return Result(rule, origins, SURVIVED, where, how, seconds)
 
 
+class Worker:
+    """A process that tries rules, forked when all is built; its hosts live in a folder of their own."""
+
+    _bench: Bench
+    _hosts: Mapping[str, Prepared]
+
+    @classmethod
+    def begin(cls, bench: Bench, hosts: Mapping[str, Prepared]) -> None:
+        """Called once in each process."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+        number = multiprocessing.current_process().name.rpartition("-")[2]
+        os.environ["XOAR_STATE"] += f"-{number}"
+        cls._bench, cls._hosts = bench, hosts
+
+    @classmethod
+    def judge(cls, rule: Rule) -> Result:
+        """What comes of a rule."""
+        return judge(cls._bench, cls._hosts, rule)
+
+
 def main() -> int:
     """Runs it all; the exit code."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that the host that runs is ended, too
+    for number in (signal.SIGTERM, signal.SIGINT):  # so that the hosts that run are ended, too
+        signal.signal(number, lambda *_: sys.exit(2))
     show = Reporter()
     try:
-        bench = Bench(show, options.turns)
+        bench = Bench(show)
         rules = [rule for rule in bench.allowed if options.only in str(rule)]
         if options.list:
             for rule in rules:
                 print(f"{', '.join(s.name for s in fitting(rule, bench.shards)) or '-'}: {rule}")
             return 0
         hosts = {scenario.name: bench.prepare(scenario) for scenario in scenarios.ALL}
-        results = []
-        for number, rule in enumerate(rules, 1):
-            result = judge(bench, hosts, rule)
-            results.append(result)
-            progress = f"[{number:3}/{len(rules)}] {result.verdict:9} {result.seconds:5.1f} s"
-            print(f"{progress}  {rule}  {','.join(result.where)}: {result.how}", file=sys.stderr, flush=True)
     except Noticed as noticed:
         print(f"xoar: with all rights: {noticed}", file=sys.stderr)
         return 2
     except HostError as error:
         print(f"xoar: {error}", file=sys.stderr)
         return 2
+    results = []
+    forked = multiprocessing.get_context("fork")
+    with forked.Pool(options.jobs, Worker.begin, (bench, hosts)) as workers:
+        for result in workers.imap_unordered(Worker.judge, rules):
+            results.append(result)
+            progress = f"[{len(results):3}/{len(rules)}] {result.verdict:9} {result.seconds:5.1f} s"
+            where = ",".join(result.where)
+            print(f"{progress}  {result.rule}  {where}: {result.how}", file=sys.stderr, flush=True)
+    results.sort(key=lambda result: rules.index(result.rule))
     _report(results, options.json)
-    return 1 if any(result.verdict in (SURVIVED, UNKNOWN) for result in results) else 0
+    verdicts = {result.verdict for result in results}
+    return 2 if FAILED in verdicts else 1 if verdicts & {SURVIVED, UNKNOWN} else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run-tests rights", description="Takes away each right in turn.")
     parser.add_argument("--only", default="", metavar="TEXT", help="rules that contain this text")
     parser.add_argument(
-        "--turns",
-        type=Path,
-        metavar="FILE",
-        help="hold a lock on this file while a host runs, for others' turns",
+        "--jobs",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) // 2),
+        metavar="N",
+        help="hosts that run at the same time; without it one for two processors",
     )
     parser.add_argument("--json", action="store_true", help="all outcomes, as JSON")
     parser.add_argument("--list", action="store_true", help="which scenarios fit which rule; runs nothing")
@@ -415,7 +419,7 @@ def _report(results: list[Result], as_json: bool) -> None:
     if as_json:
         print(json.dumps([result.as_dict() for result in results], indent=1))
         return
-    verdicts = (NOTICED, KEPT, SURVIVED, UNKNOWN)
+    verdicts = (NOTICED, KEPT, SURVIVED, UNKNOWN, FAILED)
     counts = {verdict: [r for r in results if r.verdict == verdict] for verdict in verdicts}
     for verdict in verdicts[1:]:
         for result in counts[verdict]:
