@@ -83,10 +83,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A scenario with all rights: seconds of each step, shards' complaints, rules that Xen was asked for."""
+    """A scenario with all rights: seconds of each step, rules that Xen was asked for."""
 
     paces: dict[str, float]
-    usual: list[str]
     asked: list[str]
 
 
@@ -198,7 +197,7 @@ class Bench:
             scenario.name, machine.xen, machine.kernel, machine.modules[0], machine.xen_arguments,
             launch.qemu.version, *scenarios.FILES,
         )  # fmt: skip
-        made = Prepared(scenario, configuration, launch, f"{scenario.name}-{key}", Measure({}, [], []))
+        made = Prepared(scenario, configuration, launch, f"{scenario.name}-{key}", Measure({}, []))
         measure = self.store.measure(made.key)
         if measure is None:
             with self._show.step(f"scenario {scenario.name} with all rights"):
@@ -211,11 +210,11 @@ class Bench:
         whole = self._compiled(self.allowed)
         with self._host(made, whole) as trial:
             made.scenario.run(trial)
-            paces, usual = dict(trial.took), trial.complaints()
+            paces = dict(trial.took)
         drivers = {f"{manifest.name}_t" for manifest in self.shards.drivers}
         audited = [rule for rule in self.allowed if not asked_often(rule, drivers)]
         lines = [str(rule).replace("allow", "auditallow", 1) for rule in audited]
-        made.measure = Measure(paces, sorted(usual), [])
+        made.measure = Measure(paces, [])
         with self._host(made, self._compiled(self.allowed, lines)) as trial:
             made.scenario.run(trial)
             text = trial.log()
@@ -225,7 +224,7 @@ class Bench:
             for permission in permissions.split()
         }
         always = set(self.allowed) - set(audited)
-        return Measure(paces, sorted(usual), sorted(map(str, asked | always)))
+        return Measure(paces, sorted(map(str, asked | always)))
 
     def attempt(self, made: Prepared, rule: Rule) -> Outcome:
         """The outcome of the scenario without a rule. Raises HostError if it could not be tried."""
@@ -256,9 +255,8 @@ class Bench:
 
     @contextlib.contextmanager
     def _host(self, made: Prepared, binary: Path, missing: Rule | None = None) -> Iterator[Trial]:
-        measure = made.measure
         launch = made.with_policy(binary)
-        with started(HOST, launch, measure.paces, frozenset(measure.usual), missing) as trial:
+        with started(HOST, launch, made.measure.paces, made.scenario.usual, missing) as trial:
             yield trial
 
 

@@ -40,8 +40,8 @@ class Noticed(Exception):
 
 
 class Trial:
-    """A host under a scenario. `paces` are the seconds that steps took with all rights, `usual` the
-    complaints in Xen's log then; both empty where this is what they are taken from."""
+    """A host under a scenario. `paces` are the seconds that steps took with all rights, empty where this is
+    what they are taken from; `usual` are the complaints in Xen's log with all rights."""
 
     def __init__(
         self, host: Host, paces: dict[str, float], usual: frozenset[str], missing: Rule | None = None
