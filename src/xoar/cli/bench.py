@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
 from xoar.cli import options
 
 if TYPE_CHECKING:
-    from xoar.host.bench.pair import Pair
     from xoar.host.bench.report import Report, Row
     from xoar.host.progress import Reporter
 
@@ -35,9 +34,9 @@ def boot(
     - `xoar bench boot`
     - `xoar bench boot --runs 5 --json`
     """
-    from xoar.host.bench import boot
+    from xoar.host.bench import boot, pair
 
-    _report(boot.run, runs, json)
+    _compare(pair.prepare, boot.run, runs, json)
 
 
 @app.command()
@@ -52,9 +51,9 @@ def create(
     - `xoar bench create`
     - `xoar bench create --runs 21 --json`
     """
-    from xoar.host.bench import create
+    from xoar.host.bench import create, pair
 
-    _report(create.run, runs, json)
+    _compare(pair.prepare, create.run, runs, json)
 
 
 @app.command()
@@ -73,16 +72,10 @@ def devices(
     - `xoar bench devices`
     - `xoar bench devices --rounds 3 --save docs/bench`
     """
-    from xoar.host.bench import devices, report, saved
-    from xoar.host.progress import Reporter
+    from xoar.host.bench import devices
 
-    show = Reporter()
-    both = devices.prepare(show)
-    machine = report.this_machine() | both.facts()
-    made = report.Report(devices.run(both, rounds, show), machine)
-    _print(made, json)
-    if save is not None:
-        saved.save(made, save, "devices", f"xoar bench devices --rounds {rounds}")
+    made = _compare(devices.prepare, devices.run, rounds, json)
+    _save(made, save, "devices", rounds)
 
 
 @app.command()
@@ -101,16 +94,10 @@ def policy(
     - `xoar bench policy`
     - `xoar bench policy --rounds 5 --save docs/bench`
     """
-    from xoar.host.bench import policy, report, saved
-    from xoar.host.progress import Reporter
+    from xoar.host.bench import policy
 
-    show = Reporter()
-    prepared = policy.prepare(show)
-    machine = report.this_machine() | prepared.facts()
-    made = report.Report(policy.run(prepared, rounds, show), machine, policy.SIDES)
-    _print(made, json)
-    if save is not None:
-        saved.save(made, save, "policy", f"xoar bench policy --rounds {rounds}")
+    made = _compare(policy.prepare, policy.run, rounds, json, policy.SIDES)
+    _save(made, save, "policy", rounds)
 
 
 @app.command()
@@ -155,13 +142,9 @@ def rollbacks(
     - `xoar bench rollbacks`
     - `xoar bench rollbacks --rounds 5 --json`
     """
-    from xoar.host.bench import report, rollbacks
-    from xoar.host.progress import Reporter
+    from xoar.host.bench import rollbacks
 
-    show = Reporter()
-    prepared = rollbacks.prepare(show)
-    machine = report.this_machine() | prepared.facts()
-    _print(report.Report(rollbacks.run(prepared, rounds, show), machine, rollbacks.SIDES), json)
+    _compare(rollbacks.prepare, rollbacks.run, rounds, json, rollbacks.SIDES)
 
 
 @app.command()
@@ -176,23 +159,44 @@ def xenstore(
     - `xoar bench xenstore`
     - `xoar bench xenstore --rounds 10 --json`
     """
-    from xoar.host.bench import report, xenstore
+    from xoar.host.bench import xenstore
+
+    _compare(xenstore.prepare, xenstore.run, rounds, json)
+
+
+class _Hosts(Protocol):
+    """Hosts that are built, ready to be measured; `facts` says in words what they are."""
+
+    def facts(self) -> dict[str, str]: ...
+
+
+Built = TypeVar("Built", bound=_Hosts)
+
+
+def _compare(
+    prepare: Callable[[Reporter], Built],
+    run: Callable[[Built, int, Reporter], list[Row]],
+    rounds: int,
+    json: bool,
+    sides: tuple[str, str] | None = None,
+) -> Report:
+    """Builds, measures and prints; `sides` are those of the report if they are not Xoar and stock."""
+    from xoar.host.bench import report
     from xoar.host.progress import Reporter
 
     show = Reporter()
-    prepared = xenstore.prepare(show)
-    machine = report.this_machine() | prepared.facts()
-    _print(report.Report(xenstore.run(prepared, rounds, show), machine), json)
+    built = prepare(show)
+    machine = report.this_machine() | built.facts()
+    made = report.Report(run(built, rounds, show), machine, sides or report.SIDES)
+    _print(made, json)
+    return made
 
 
-def _report(measure: Callable[[Pair, int, Reporter], list[Row]], runs: int, json: bool) -> None:
-    from xoar.host.bench import pair, report
-    from xoar.host.progress import Reporter
+def _save(made: Report, folder: Path | None, name: str, rounds: int) -> None:
+    from xoar.host.bench import saved
 
-    show = Reporter()
-    both = pair.prepare(show)
-    machine = report.this_machine() | both.facts()
-    _print(report.Report(measure(both, runs, show), machine), json)
+    if folder is not None:
+        saved.save(made, folder, name, f"xoar bench {name} --rounds {rounds}")
 
 
 def _print(made: Report, json: bool) -> None:
