@@ -313,18 +313,20 @@ class Result:
         }
 
 
+def asking(bench: Bench, hosts: Mapping[str, Prepared], rule: Rule) -> list[Scenario]:
+    """The fitting scenarios in which Xen is asked for a rule, the cheapest first."""
+    return [one for one in fitting(rule, bench.shards) if str(rule) in hosts[one.name].measure.asked]
+
+
 def judge(bench: Bench, hosts: Mapping[str, Prepared], rule: Rule) -> Result:
     """Tries a rule in the scenarios that can notice, until one does or cannot be run."""
     origins = bench.allowed[rule]
-    candidates = fitting(rule, bench.shards)
-    if not candidates:
+    if not fitting(rule, bench.shards):
         return Result(rule, origins, UNKNOWN, [], "no scenario has domains of all these kinds", 0.0)
     others = frozenset(str(other) for other in bench.allowed if other != rule)
     where, seconds, denied = [], 0.0, []
-    for scenario in candidates:
+    for scenario in asking(bench, hosts, rule):
         made = hosts[scenario.name]
-        if str(rule) not in made.measure.asked:
-            continue
         outcome = bench.store.outcome(made.key, rule, others)
         if outcome is None:
             try:
@@ -384,10 +386,12 @@ def main() -> int:
     except HostError as error:
         print(f"xoar: {error}", file=sys.stderr)
         return 2
+    # those of cheap scenarios first: if the run is interrupted, most is known
+    order = sorted(rules, key=lambda rule: [scenarios.ALL.index(one) for one in asking(bench, hosts, rule)])
     results = []
     forked = multiprocessing.get_context("fork")
     with forked.Pool(options.jobs, Worker.begin, (bench, hosts)) as workers:
-        for result in workers.imap_unordered(Worker.judge, rules):
+        for result in workers.imap_unordered(Worker.judge, order):
             results.append(result)
             progress = f"[{len(results):3}/{len(rules)}] {result.verdict:9} {result.seconds:5.1f} s"
             where = ",".join(result.where)

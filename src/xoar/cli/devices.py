@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from xoar.cli import output
 from xoar.messages.records import NO_DEVICE, function_name
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ def disk_line(record: Any) -> str:
 
 def nic_line(record: Any) -> str:
     """A guest's interface in a line."""
-    from xoar.cli import output
-
     address = record.seen_address or record.address
     rate = f", {output.size(record.rate_kib)}/s" if record.rate_kib else ""
     where = f", {address}" if address else ""

@@ -70,7 +70,7 @@ def up(
     - `xoar up --config lab.toml`
     - `xoar up --host second`
     """
-    from xoar.cli import output
+    from xoar.cli import domains
     from xoar.host import guests, keeper, state
     from xoar.host import up as starting
     from xoar.host.client import Client
@@ -99,7 +99,7 @@ def up(
             show.say(line)
     with Client.connect(wanted.host.name) as client:
         complete = guests.converge(client, wanted, show)
-        output.print_domains(client, json)
+        domains.show(client, json)
     if not complete:
         raise typer.Exit(ERROR)
 
@@ -197,11 +197,11 @@ def ps(host: options.Host = None, json: options.Json = False) -> None:
     - `xoar ps`
     - `xoar ps --json`
     """
-    from xoar.cli import output
+    from xoar.cli import domains
     from xoar.host.client import Client
 
     with Client.connect(options.host_name(host)) as client:
-        output.print_domains(client, json)
+        domains.show(client, json)
 
 
 @app.command()

@@ -19,8 +19,7 @@ def host_name(given: str | None) -> str:
     """The host that a command is about: --host, else xoar.toml's, else "xoar". Raises ConfigError."""
     if given:
         return given
-    path = config_path(None)
-    return config.load(path).host.name if path else config.DEFAULT_HOST
+    return load_config(None).host.name
 
 
 def config_path(given: Path | None) -> Path | None:
@@ -33,8 +32,8 @@ def load_config(given: Path | None) -> config.Config:
     """The configuration, an empty one if there is no file. Raises ConfigError, HostError."""
     from xoar.host import images
 
-    path = config_path(given)
-    return config.load(path) if path else config.Config(images=images.as_configured())
+    path, added = config_path(given), images.as_configured()
+    return config.load(path, added) if path else config.Config(images=added)
 
 
 def _completer(names: Callable[[str | None], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xoar.cli import output
+from xoar.cli import domains, output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +78,7 @@ def _facts(record: Any, used: Used) -> dict[str, object]:
     """One domain for JSON."""
     rate = used.rollbacks.get(record.id)
     return {
-        **output.domain(record),
+        **domains.facts(record),
         "cpu_percent": round(used.percent[record.id], 1),
         "rollbacks_per_s": None if rate is None else round(rate, 1),
     }
@@ -106,7 +106,7 @@ def _table(records: Sequence[Any], used: Used) -> Table:
 
 
 def _rollbacks(record: Any, used: Used) -> tuple[str, str, str, str]:
-    policy, times, last = output.rollbacks(record)
+    policy, times, last = domains.rollbacks(record)
     return policy, times, _rate(used.rollbacks, record) if record.policy else "", last
 
 

@@ -143,8 +143,8 @@ def find(path: Path | None) -> Path | None:
     return Path(FILE) if Path(FILE).is_file() else None
 
 
-def load(path: Path) -> Config:
-    """Reads a file. Raises ConfigError with the line, HostError if it can't be read."""
+def load(path: Path, added: Mapping[str, Image] | None = None) -> Config:
+    """Reads a file and parses it, see `parse`. Raises ConfigError with the line, HostError if unreadable."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -152,16 +152,13 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigError(path, line, "not UTF-8 text") from error
-    # images that `xoar image add` keeps need no declaration
-    from xoar.host import images
-
-    return parse(text, path, images.as_configured())
+    return parse(text, path, added)
 
 
 def parse(text: str, path: Path, added: Mapping[str, Image] | None = None) -> Config:
     """Parses the text of a file; relative paths in it start at its folder. Raises ConfigError.
 
-    `added` are images that the file may name without declaring them.
+    `added` are images that the file may name without declaring them: those that `xoar image add` keeps.
     """
     try:
         document = tomllib.loads(text)
