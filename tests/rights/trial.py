@@ -1,7 +1,8 @@
 """One host that is put through a scenario, step by step, to see whether it notices that a right is missing.
 
-Each step has a time limit that comes from how long it took with all rights. It is short once Xen's log says
-that the right was denied: what then goes on for much longer than ever will not come.
+Each step has a time limit that comes from how long it took with all rights, and from how much longer the
+steps before it took now. It is short once Xen's log says that the right was denied: what then goes on for
+much longer than ever will not come.
 """
 
 from __future__ import annotations
@@ -162,7 +163,13 @@ class Trial:
         if name not in self._paces:
             return _UNKNOWN
         least, times = _HURRIED if self.denied() else _PATIENT
-        return least + times * self._paces[name]
+        return (least + times * self._paces[name]) * self._slowness()
+
+    def _slowness(self) -> float:
+        """How many times as long as with all rights the steps up to now took, 1 at least: beside other hosts
+        all goes more slowly."""
+        usual = sum(self._paces.get(name, 0.0) for name in self.took)
+        return max(1.0, sum(self.took.values()) / usual) if usual else 1.0
 
     def _end(self) -> str:
         """Why the host ended, "" as long as it lives."""

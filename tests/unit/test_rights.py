@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from xoar.host.state import Host
 from xoar.privilege import rules, shardset
 from xoar.privilege.rules import Rule
 
@@ -92,3 +94,30 @@ def test_rules_that_are_asked_for_often_are_not_audited() -> None:
     assert Rule("xenstore_t", "guest_t", "grant", "unmap") not in often
     assert RULE in often
     assert RULE._replace(permission="unpause") not in often
+
+
+class Clock:
+    """In place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("took", "limit"), [(0.5, 90), (1.0, 90), (3.0, 270)])
+def test_a_step_may_take_longer_where_the_one_before_did(
+    monkeypatch: pytest.MonkeyPatch, took: float, limit: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(trial, "time", clock)
+    tried = trial.Trial(Host("never-started"), {"first": 1.0, "second": 10.0}, frozenset())
+    tried.step("first", lambda: True if clock.now >= took else None)
+    with pytest.raises(trial.Noticed, match=r"second: not within (\d+) s") as noticed:
+        tried.step("second", lambda: None)
+    found = re.search(r"within (\d+) s", str(noticed.value))
+    assert found and abs(int(found[1]) - limit) <= 0.05 * limit
