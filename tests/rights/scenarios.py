@@ -5,6 +5,7 @@ A scenario raises Noticed (trial.py) as soon as something is not as it should be
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -135,6 +136,9 @@ def _plain(trial: Trial) -> None:
     debug = {"shard": "console", "security_class": "xen", "permission": "debug"}
     trial.ask("a right permitted", "permit_change", **debug, on=1)
     trial.step("a debug key", lambda: _pressed(trial))
+    # the shards have the domids from 1 on
+    known = trial.step("Xen's own list of domains", lambda: _listed(trial, len(lasting)))
+    trial.require("domain 0 is gone", 0 not in known, "Xen still has it, whatever Builder says")
     trial.ask("the right withdrawn", "permit_change", **debug, on=0)
 
     _guest(trial, "one", "tiny", 32)
@@ -155,8 +159,14 @@ def _plain(trial: Trial) -> None:
 
 
 def _pressed(trial: Trial) -> bool:
-    trial.client.press("h")
+    trial.client.press("q")
     return True
+
+
+def _listed(trial: Trial, last: int) -> list[int] | None:
+    """The domids that the debug key has printed; None as long as the last one's is not among them."""
+    found = [int(domid) for domid in re.findall(r"General information for domain (\d+):", trial.log())]
+    return found if last in found else None
 
 
 def _spoke(trial: Trial, shards: dict[str, str]) -> bool:
