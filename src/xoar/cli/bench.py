@@ -170,12 +170,12 @@ class _Hosts(Protocol):
     def facts(self) -> dict[str, str]: ...
 
 
-Built = TypeVar("Built", bound=_Hosts)
+_Built = TypeVar("_Built", bound=_Hosts)
 
 
 def _compare(
-    prepare: Callable[[Reporter], Built],
-    run: Callable[[Built, int, Reporter], list[Row]],
+    prepare: Callable[[Reporter], _Built],
+    run: Callable[[_Built, int, Reporter], list[Row]],
     rounds: int,
     json: bool,
     sides: tuple[str, str] | None = None,
