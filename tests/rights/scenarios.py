@@ -304,12 +304,7 @@ def _network(trial: Trial) -> None:
     trial.ask("a second interface", "nic_attach", guest="one", nic=_nic(2), timeout_ms=_TIMEOUT_MS)
     trial.ask("it goes again", "nic_detach", guest="one", handle=1, timeout_ms=_TIMEOUT_MS)
     _shut_down(trial, "one")
-    before = _memory(trial, "net0", "netback")
-    free = _free_kib(trial, "free memory")
-    _restart(trial, "net0")
-    after = _memory(trial, "net0", "netback")
-    leaked = free - _free_kib(trial, "free memory") - (after - before)
-    trial.require("free memory", leaked < 4 << 10, f"{leaked} KiB did not come back")
+    _restart(trial, "net0", "netback")
     _guest(trial, "two", "tiny", 40, command_line="ip=dhcp", nics=[_nic(number) for number in range(3, 7)])
     shell = Shell(trial, "two")
     _talks(trial, "two", shell, 2)
@@ -331,9 +326,15 @@ def _memory(trial: Trial, name: str, manifest: str) -> int:
     return has
 
 
-def _restart(trial: Trial, name: str) -> None:
+def _restart(trial: Trial, name: str, manifest: str) -> None:
+    """Has a driver domain built anew; all memory of the old one comes back."""
+    before = _memory(trial, name, manifest)
+    free = _free_kib(trial, "free memory")
     trial.ask(f"{name} is built anew", "driver_restart", name=name, timeout_ms=_TIMEOUT_MS)
     _drivers(trial, "again ", name)
+    after = _memory(trial, name, manifest)
+    leaked = free - _free_kib(trial, "free memory") - (after - before)
+    trial.require("free memory", leaked < 4 << 10, f"{leaked} KiB did not come back")
 
 
 _DISK = _TINY.replace("1GiB", "2GiB") + '[drivers.disk0]\nkind = "blkback"\nsize = "1GiB"\n'
@@ -380,12 +381,7 @@ def _disk(trial: Trial) -> None:
     _keeps(trial, "one", shell, "xvdb")
     trial.ask("it goes again", "disk_detach", guest="one", device="xvdb", timeout_ms=_TIMEOUT_MS)
     _shut_down(trial, "one")
-    before = _memory(trial, "disk0", "blkback")
-    free = _free_kib(trial, "free memory")
-    _restart(trial, "disk0")
-    after = _memory(trial, "disk0", "blkback")
-    leaked = free - _free_kib(trial, "free memory") - (after - before)
-    trial.require("free memory", leaked < 4 << 10, f"{leaked} KiB did not come back")
+    _restart(trial, "disk0", "blkback")
     _guest(trial, "two", "tiny", 40, disks=[root])
     _keeps(trial, "two", Shell(trial, "two"), "xvda")
     _shut_down(trial, "two")
