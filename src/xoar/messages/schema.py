@@ -2,7 +2,7 @@
 
 A kind has a number, a name, who may send it to whom, the right that its sender needs, the kind that answers
 it and a table of bounded fields. Encoder, decoder, checks, fuzzers and docs/messages.md derive from this
-table; `python -m xoar.messages.schema` prints that page. Numbers are never reused for another meaning.
+table; `python -m xoar.messages.document` prints that page. Numbers are never reused for another meaning.
 
 Replies whose entries may not fit into one frame come in pages: the request's `start` says which entry is
 the first (a domid in lists of domains, a position in other lists), and `more` in the reply says that there
@@ -49,9 +49,3 @@ _route_replies()
 def accepted(sender: str, receiver: str) -> "frozenset[str]":
     """The names of the kinds that `receiver` may be sent by `sender`."""
     return frozenset([kind.name for kind in TABLE if (sender, receiver) in kind.routes])
-
-
-if __name__ == "__main__":
-    from xoar.messages.document import markdown
-
-    print(markdown())

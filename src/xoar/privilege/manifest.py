@@ -3,8 +3,6 @@
 Fails closed: an unknown key, a missing one, a wrong type or an impossible value is a ManifestError with file
 and line. What can only be judged with all manifests at hand is judged in `shardset`; whether a right's class
 and permissions exist in the Xen being built, in `policy`.
-
-`python -m xoar.privilege.manifest` prints the table of shards that docs/manifests.md ends with.
 """
 
 import re
@@ -450,31 +448,3 @@ def _rights(table: _Table) -> tuple[Right, ...]:
                 )
                 rights.append(Right(target, security_class, permission, why, *lines, optional))
     return tuple(rights)
-
-
-def markdown_table() -> str:
-    """The shards of this host as a table for the documentation. Raises ManifestError."""
-    from xoar.privilege import bootplan, shardset  # both import this module
-
-    manifests = shardset.load_all()
-    order = manifests.in_boot_order()
-    first_driver = next(number for number, m in enumerate(order) if m.many)
-    domids = {
-        "driver": f"{first_driver}..{bootplan.FIRST_GUEST - 1}",
-        "guest": f"{bootplan.FIRST_GUEST}..{bootplan.FIRST_TENANT - 1}",
-        "shard": f"{bootplan.FIRST_TENANT}..",
-    }
-    rows = ["| domid | name | what it does | memory | lives | opens links to |", "|---|---|---|---|---|---|"]
-    for number, manifest in enumerate(order):
-        memory = "as configured" if manifest.memory_kib is None else f"{manifest.memory_kib // 1024} MiB"
-        if "library" in manifest.receives:
-            memory += " and the image library's size"
-        uses = ", ".join(use.server for use in manifest.uses) or "-"
-        domid = domids[manifest.kind] if manifest.many else number
-        lives = "user's" if manifest.kind == "guest" else manifest.lives
-        rows.append(f"| {domid} | {manifest.name} | {manifest.summary} | {memory} | {lives} | {uses} |")
-    return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(markdown_table())

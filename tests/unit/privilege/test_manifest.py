@@ -4,9 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xoar.privilege import shardset
+from xoar.privilege import document, shardset
 from xoar.privilege.errors import ManifestError
-from xoar.privilege.manifest import Frontend, Manifest, Restart, Right, Serial, Use, markdown_table, parse
+from xoar.privilege.manifest import Frontend, Manifest, Restart, Right, Serial, Use, parse
 
 PATH = Path("shards/web/manifest.toml")
 TEXT = """\
@@ -249,6 +249,6 @@ def test_the_manifests_of_this_host_agree_with_each_other():
 
 def test_the_table_in_the_documentation_is_the_one_of_the_manifests():
     text = (Path(__file__).parents[3] / "docs/manifests.md").read_text()
-    assert text.endswith(f"\n\n{markdown_table()}\n"), (
-        "put there what python -m xoar.privilege.manifest prints"
+    assert text.endswith(f"\n\n{document.markdown()}\n"), (
+        "put there what python -m xoar.privilege.document prints"
     )
