@@ -6,80 +6,43 @@ fails is answered with `error` after all that it did has been taken back.
 
 from xoar.abi import xen as abi
 from xoar.builder.delegation import Delegation, Device, check_quota
-from xoar.builder.domains import DYING, LINKS, NO_UUID, THERE, Domain, Domains
+from xoar.builder.domains import LINKS, NO_UUID, THERE, Domain, Domains
+from xoar.builder.ends import Ends
 from xoar.builder.errors import ENOENT, ENOMEM, BuildError
 from xoar.builder.library import KERNEL, LINUX, RAMDISK, ROOTFS, SHARD
 from xoar.builder.operations import Call, Operations
 from xoar.builder.permits import Permits
 from xoar.builder.plugging import Plugging
+from xoar.builder.reports import Reports
 from xoar.builder.rights import Rights
 from xoar.messages.errors import EBUSY, EEXIST, EINVAL, EIO, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any
 
     from xoar.builder.devices import Devices
+    from xoar.builder.interface import Machine
     from xoar.builder.journal import Journal
-    from xoar.builder.library import Image, Library
+    from xoar.builder.library import Library
     from xoar.builder.plan import Plan, Quota
     from xoar.messages.channel import Channel
     from xoar.messages.codec import Message
-
-    class Machine(Protocol):
-        """What Builder does to Xen (machine.py); a test has one of its own."""
-
-        def build(
-            self,
-            domid: int,
-            uuid: bytes,
-            kernel: Image,
-            ramdisk: "Image | None",
-            command_line: str,
-            memory_kib: int,
-            vcpus: int,
-        ) -> "dict[int, tuple[int, int]]": ...
-        def build_shard(
-            self,
-            shard: Any,
-            words: "list[str]",
-            image: Image,
-            links: "list[tuple[str, int, int]]",
-            with_ecam: bool,
-        ) -> "dict[int, tuple[int, int]]": ...
-        def build_driver(
-            self, driver: Any, bdf: int, kernel: Image, rootfs: Image, bars: "list[tuple[int, int]]"
-        ) -> "dict[int, tuple[int, int]]": ...
-        def open(
-            self, domid: int, gref: int, port: int, name: str, report: "Callable[[str], None]"
-        ) -> Channel: ...
-        def close(self, domid: int) -> None: ...
-        def unpause(self, domid: int) -> None: ...
-        def destroy(self, domid: int) -> None: ...
-        def domains(self) -> "list[Any]": ...
-        def label(self, sid: int) -> str: ...
-        def memory_kib(self) -> "tuple[int, int]": ...
-        def switch(self, boolean: str, on: bool) -> None: ...
-        def version(self) -> str: ...
-        def now(self) -> int: ...
 
 
 NO_IMAGE = bytes(32)
 _GROWING = ("build", "build_shard", "plug", "allow_delegation")
 """Requests after which there is more to remember."""
-_PAGE = 32
-_DOMAINS_PAGE = 24
 _MAX_REFUSALS = 64
-_NO_LIMIT_KIB = 0xFFFFFFFF  # what a domain without a limit (domain 0) is reported with
-_DESTROY_TIMEOUT = 10 * 1000000000
 
 
 class Service:
     """`clients`: channels of the shards that ask Builder, by name; `servers`: those of XenStore and Console.
 
     `plan` is the boot plan; the shards in it that are built at boot run already. Guests get domids from
-    `first_guest` on. `is_full()`: whether there is no room to remember more.
+    `first_guest` on. `is_full()`: whether there is no room to remember more. `kicks`: what has a shard rolled
+    back, by its name: those that are when they end.
     """
 
     def __init__(
@@ -115,11 +78,13 @@ class Service:
             self._domains.domid_of,
             machine.now,
         )
-        self._dying: "dict[int, tuple[int, Callable[[str], None]]]" = {}  # domid -> deadline, continuation
+        self._reports = Reports(machine, library, self._domains, plan.quotas, self._had_by)
         self._refusals = 0
         self.is_full: "Callable[[], bool]" = lambda: False
         self.kicks: "dict[str, Callable[[], None]]" = {}
-        """What has a shard rolled back, by its name: those that are when they end."""
+        self._ends = Ends(
+            machine, self._records, self._operations, self._plugging, clients, servers, self.kicks
+        )
 
     # -- the life of Builder
 
@@ -154,7 +119,7 @@ class Service:
             elif present.get(domid):
                 record.reported = True  # it will vanish
             elif record.stage != THERE:
-                self._release(domid, lambda trouble: None)
+                self._ends.release(domid, lambda trouble: None)
             elif record.port:
                 self._listen_to(domid, record)
         for domid, is_dying in present.items():
@@ -180,7 +145,7 @@ class Service:
     @property
     def idle(self) -> bool:
         """Whether no operation goes on and no domain is dying."""
-        return not self._dying and self._operations.idle
+        return self._ends.idle and self._operations.idle
 
     # -- requests
 
@@ -191,7 +156,8 @@ class Service:
             if message.kind in _GROWING and self.is_full():
                 raise BuildError(ENOMEM, "Builder has no room to remember more domains and devices")
             name = "on_" + message.kind
-            serve = getattr(self._rights, name, None) or getattr(self, "_" + name)
+            elsewhere = getattr(self._rights, name, None) or getattr(self._reports, name, None)
+            serve = elsewhere or getattr(self, "_" + name)
             serve(client, channel, message)
         except BuildError as error:
             channel.fail(message.id, error.errno, str(error))
@@ -234,7 +200,7 @@ class Service:
                 domid, request.uuid, kernel, ramdisk, request.command_line, request.memory_kib, request.vcpus
             )
         except (BuildError, OSError, MemoryError):
-            self._take_back(domid)
+            self._ends.take_back(domid)
             raise
         self._introduce(domid, links, channel, message.id)
 
@@ -273,7 +239,7 @@ class Service:
         try:
             rings = build(wanted)
         except (BuildError, OSError, MemoryError):
-            self._take_back(wanted.domid)
+            self._ends.take_back(wanted.domid)
             raise
         self._introduce(wanted.domid, rings, channel, message.id)
 
@@ -317,7 +283,7 @@ class Service:
                 def gone(_: str) -> None:
                     channel.fail(request, EBUSY, trouble)
 
-                self._release(domid, gone)
+                self._ends.release(domid, gone)
                 return
             record.stage = THERE
             store = links.get(abi.GNTTAB_RESERVED_XENSTORE, (0, 0))
@@ -391,11 +357,11 @@ class Service:
     def _on_destroy(self, client: str, channel: "Channel", message: "Message") -> None:
         domid = message.fields.domid
         self._domains.own(client, domid)
-        if domid in self._dying:
+        if self._ends.is_dying(domid):
             raise BuildError(EBUSY, "domain %d is being destroyed already" % domid)
 
         answer = _answerer(channel, message.id)
-        self._release(domid, lambda trouble: answer(EBUSY if trouble else 0, trouble))
+        self._ends.release(domid, lambda trouble: answer(EBUSY if trouble else 0, trouble))
 
     # -- devices of guests
 
@@ -410,70 +376,9 @@ class Service:
     def _device(self, client: str, fields: "Any") -> "tuple[Device, str]":
         """The device that a Toolstack speaks of, and its guest's group. Raises BuildError."""
         record = self._domains.own(client, fields.domid)
-        if fields.domid in self._dying or record.uuid == NO_UUID:
+        if self._ends.is_dying(fields.domid) or record.uuid == NO_UUID:
             raise BuildError(ENOENT, "domain %d is no guest that lives" % fields.domid)
         return Device(fields.domid, fields.driver, fields.device_kind, fields.number), record.group
-
-    def _on_domains(self, client: str, channel: "Channel", message: "Message") -> None:
-        total, free = self._memory_for(client)
-        infos = [info for info in self._machine.domains() if info.domid >= message.fields.start]
-        if client in self._plan.quotas:
-            infos = [info for info in infos if self._domains.is_seen_by(client, info.domid)]
-        rows = []
-        for info in infos[:_DOMAINS_PAGE]:
-            record = self._records.get(info.domid)
-            rows.append(
-                (
-                    info.domid,
-                    state_of(info),
-                    reason_of(info),
-                    info.pages * 4,
-                    min(info.max_pages * 4, _NO_LIMIT_KIB),
-                    info.vcpus,
-                    info.cpu_time,
-                    record.created if record else 0,
-                    record.name if record else "",
-                    record.parent or "" if record else "",
-                    self._machine.label(info.sid),
-                )
-            )
-        channel.send(
-            "domain_list",
-            message.id,
-            total_kib=total,
-            free_kib=free,
-            now_ns=self._machine.now(),
-            xen_version=self._machine.version(),
-            more=1 if len(infos) > _DOMAINS_PAGE else 0,
-            domains=rows,
-        )
-
-    def _on_quotas(self, client: str, channel: "Channel", message: "Message") -> None:
-        start = message.fields.start
-        rows = []
-        for name, quota in list(self._plan.quotas.items())[start : start + _PAGE]:
-            has = self._had_by(name)
-            rows.append(
-                (
-                    name,
-                    has.guests,
-                    has.memory_kib,
-                    has.vcpus,
-                    has.devices,
-                    quota.guests,
-                    quota.memory_kib,
-                    quota.vcpus,
-                    quota.devices,
-                )
-            )
-        more = 1 if len(self._plan.quotas) > start + _PAGE else 0
-        channel.send("quota_list", message.id, more=more, quotas=rows)
-
-    def _on_images(self, client: str, channel: "Channel", message: "Message") -> None:
-        start = message.fields.start
-        images = [image for image in self._library.images if image.kind in ("kernel", "ramdisk")][start:]
-        rows = [(image.digest, image.name, image.kind, image.size, image.stored) for image in images[:_PAGE]]
-        channel.send("library", message.id, more=1 if len(images) > _PAGE else 0, images=rows)
 
     # -- answers of servers
 
@@ -485,108 +390,21 @@ class Service:
 
     def domains_changed(self) -> None:
         """Looks at what has ended (VIRQ_DOM_EXC), reports it, and completes what waited for it."""
-        present = {info.domid: info for info in self._machine.domains()}
-        for domid in list(self._dying):
-            if domid not in present:
-                self._forget(domid, "")
-        for domid, info in present.items():
-            record = self._records.get(domid)
-            if record and info.reason is None:
-                record.reported = False  # a shard that had ended may have been rolled back
-            if info.reason is None or domid in self._dying or (record and record.reported):
-                continue
-            if record:
-                record.reported = True
-            if domid == 0:
-                self._machine.destroy(0)
-            elif record:
-                self._report(domid, record, reason_of(info))
-        for domid in [domid for domid in self._records if domid not in present and domid not in self._dying]:
-            record = self._records.pop(domid)
-            if domid and not record.reported:
-                self._report(domid, record, "vanished")
-            self._hang_up(domid, record)
-            self._plugging.ended(domid, record.name)
-
-    def _report(self, domid: int, record: Domain, reason: str) -> None:
-        print("builder: domain %d (%s) ended: %s" % (domid, record.name or record.parent, reason))
-        if record.parent in self._clients:
-            self._clients[record.parent].send("stopped", 0, domid=domid, reason=reason)
-        for server in self._servers.values():
-            server.send("stopped", 0, domid=domid, reason=reason)
-        if record.name in self.kicks:
-            self.kicks[record.name]()
-        if record.name in self._clients:
-            self._clean_up_after(record.name)
-
-    def _clean_up_after(self, client: str) -> None:
-        """A Toolstack has ended: what it had half created goes; its running guests stay."""
-        for domid, record in list(self._records.items()):
-            if record.parent == client and not record.started and domid not in self._dying:
-                self._release(domid, lambda trouble: None)
+        self._ends.changed()
 
     def expire(self) -> "int | None":
         """Ends what waited too long, before requests to servers go out; when (ns) to look again, or None."""
-        now = self._machine.now()
         self._operations.expire()
-        for domid in [domid for domid, dying in self._dying.items() if dying[0] <= now]:
-            self._forget(domid, "domain %d is still dying: somebody holds on to its pages" % domid)
+        self._ends.expire()
         self._operations.sent()
-        deadlines = self._operations.deadlines() + [dying[0] for dying in self._dying.values()]
+        deadlines = self._operations.deadlines() + self._ends.deadlines()
         return min(deadlines) if deadlines else None
-
-    def _release(self, domid: int, done: "Callable[[str], None]") -> None:
-        """Has the servers let go of a domain, destroys it, and goes on when it has vanished."""
-        self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, done)
-        self._records[domid].stage = DYING
-
-        def released(trouble: str) -> None:
-            # a server that refuses or hangs must not keep a domain alive
-            if trouble:
-                print("builder: releasing domain %d: %s" % (domid, trouble))
-            self._hang_up(domid, record)
-            self._machine.destroy(domid)
-            self.domains_changed()
-
-        record = self._records[domid]
-        calls = [Call(server, "release", {"domid": domid}) for server in record.servers()]
-        self._operations.start(calls, released)
-
-    def _hang_up(self, domid: int, record: Domain) -> None:
-        """Gives back a domain's page and port, if it was a client that Builder built."""
-        if record.parent is not None and self._clients.pop(record.name, None) is not None:
-            self._machine.close(domid)
-
-    def _take_back(self, domid: int) -> None:
-        """Destroys a domain that nobody but Builder knows of."""
-        self._hang_up(domid, self._records[domid])
-        if [info for info in self._machine.domains() if info.domid == domid]:
-            self._dying[domid] = (self._machine.now() + _DESTROY_TIMEOUT, lambda trouble: None)
-            self._records[domid].stage = DYING
-            self._machine.destroy(domid)
-            self.domains_changed()
-        else:
-            self._records.pop(domid, None)
-
-    def _forget(self, domid: int, trouble: str) -> None:
-        done = self._dying.pop(domid)[1]
-        if not trouble:
-            self._plugging.ended(domid, self._records.pop(domid).name)
-        done(trouble)
 
     # -- helpers
 
     def _had_by(self, client: str) -> "Quota":
         """What the guests of a Toolstack have together."""
         return self._domains.had_by(client, self._delegation.had_by(client))
-
-    def _memory_for(self, client: str) -> "tuple[int, int]":
-        """KiB in all, and free: the host's, or a tenant's share of it."""
-        quota = self._plan.quotas.get(client)
-        if quota is None:
-            return self._machine.memory_kib()
-        total: int = quota.memory_kib
-        return total, total - self._had_by(client).memory_kib
 
 
 def _named(entries: "list[Any]", name: str) -> "Any":
@@ -606,30 +424,3 @@ def _answerer(channel: "Channel", request: int) -> "Callable[[int, str], None]":
             channel.send("done", request)
 
     return answer
-
-
-_REASONS = {
-    abi.SHUTDOWN_poweroff: "poweroff",
-    abi.SHUTDOWN_reboot: "reboot",
-    abi.SHUTDOWN_suspend: "suspend",
-    abi.SHUTDOWN_crash: "crash",
-    abi.SHUTDOWN_watchdog: "watchdog",
-    abi.SHUTDOWN_soft_reset: "soft_reset",
-}
-
-
-def reason_of(info: "Any") -> str:
-    """The schema's word for why a domain ended."""
-    # a guest may give any number as its reason
-    return "none" if info.reason is None else _REASONS.get(info.reason, "crash")
-
-
-def state_of(info: "Any") -> str:
-    """The schema's word for what a domain does."""
-    if info.flags & abi.XEN_DOMINF_dying:
-        return "dying"
-    if info.reason is not None:
-        return "crashed" if reason_of(info) == "crash" else "shutdown"
-    if info.flags & abi.XEN_DOMINF_paused:
-        return "paused"
-    return "blocked" if info.flags & abi.XEN_DOMINF_blocked else "running"

@@ -376,7 +376,7 @@ def test_a_shard_that_ends_is_put_back_if_somebody_does_that(world: World) -> No
     asked: list[str] = []
     domids = {name: domid for domid, name in SHARDS.items()}
     last = list(SHARDS.values())[-1]
-    world.service.kicks = {last: lambda: asked.append(last)}
+    world.service.kicks[last] = lambda: asked.append(last)
     for times in (1, 2):
         world.xen.end(domids[last], _CRASH)
         world.service.domains_changed()
