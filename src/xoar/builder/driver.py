@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xoar.builder.library import Image
 
-_GRANT_FRAMES = 4
+_GRANT_FRAMES = 4  # what Linux takes it for if it may not ask
 _MAP_FRAMES = 64  # records for 16384 grants of guests that it has mapped
 
 

@@ -34,11 +34,12 @@ SYSTEM_TYPES = tuple(dict.fromkeys([*_XEN_SIDS.values(), *_RESOURCE_SIDS.values(
 
 # What Linux, in guests and driver domains, tries and does without; a log full of it would hide real denials
 _LINUX_PROBES = (
-    ("xen", "writeconsole", "early boot output"),
-    ("xen2", "pmu_use", "performance counters"),
-    ("version", "xen_extraversion", "the boot messages of a PV kernel"),
-    ("version", "xen_commandline", "reading all of /sys/hypervisor"),
-    ("version", "xen_build_id", "reading all of /sys/hypervisor"),
+    ("xen", "xen", "writeconsole", "early boot output"),
+    ("xen", "xen2", "pmu_use", "performance counters"),
+    ("xen", "version", "xen_extraversion", "the boot messages of a PV kernel"),
+    ("xen", "version", "xen_commandline", "reading all of /sys/hypervisor"),
+    ("xen", "version", "xen_build_id", "reading all of /sys/hypervisor"),
+    ("self", "grant", "query", "a grant table's size; without it Linux takes it for what Builder gives it"),
 )
 
 
@@ -137,12 +138,14 @@ def allow_lines(allowed: Rules) -> Iterator[str]:
 
 def _silent_lines(linux: tuple[Manifest, ...], access_vectors: AccessVectors) -> Iterator[str]:
     for manifest in linux:
-        stated = {(right.security_class, right.permission) for right in manifest.rights}
-        for security_class, permission, why in _LINUX_PROBES:
+        source = domain_type(manifest.name)
+        targets = {"xen": "xen_t", "self": self_type(manifest)}
+        stated = {(right.on, right.security_class, right.permission) for right in manifest.rights}
+        for target, security_class, permission, why in _LINUX_PROBES:
             known = permission in access_vectors.permissions.get(security_class, ())
-            if known and (security_class, permission) not in stated:
+            if known and (target, security_class, permission) not in stated:
                 yield f"# denied without a log line: {why}"
-                yield f"dontaudit {domain_type(manifest.name)} xen_t:{security_class} {permission};"
+                yield f"dontaudit {source} {targets[target]}:{security_class} {permission};"
 
 
 def _never_lines(never: Iterable[promises.Never]) -> Iterator[str]:

@@ -42,6 +42,21 @@ def test_the_text_allows_exactly_the_derived_rules(access_vectors):
     assert len(re.findall(r"\ballow\b", code)) == len(re.findall(r"\ballow\b", always + optional))
 
 
+def test_what_linux_tries_in_vain_is_denied_without_a_line(access_vectors):
+    shards = shardset.load_all()
+    lines = flask.generate(shards, access_vectors).splitlines()
+    stated = {str(rule).rstrip(";") for rule in rules.derive(shards)}
+    silent = {line.rstrip(";") for line in lines if line.startswith("dontaudit ")}
+    assert not {line.replace("dontaudit", "allow") for line in silent} & stated
+    assert {
+        "dontaudit netback_t netback_t_self:grant query",
+        "dontaudit guest_t xen_t:xen writeconsole",
+    } <= silent
+    # who may ask needs no such line; shards run no Linux
+    assert "dontaudit guest_t guest_t_self:grant query" not in silent
+    assert {line.split()[1] for line in silent} == {"netback_t", "blkback_t", "guest_t"}
+
+
 def test_optional_rights_depend_on_a_boolean_that_is_off(samples, check, access_vectors):
     samples["console"] = with_right(samples["console"], "xen", "xen", "debug") + "optional = true\n"
     samples["console"] = with_right(samples["console"], "self", "domain", "pause") + "optional = true\n"
