@@ -154,13 +154,15 @@ class Machine:
 
 
 class Xen:
-    """Xen's interrupts: pirqs from 32 on; `refused` raises this errno for everything that maps."""
+    """Xen's interrupts: pirqs from 33 on; `refused` is raised, as an errno, by all that maps, `kept` by all
+    that unmaps."""
 
     def __init__(self):
         self.mapped = {}
         self.prepared = False
         self.busy = 0
         self.refused = 0
+        self.kept = 0
         self._next = 32
 
     def map(self, entry, table):
@@ -173,6 +175,8 @@ class Xen:
         return self._next
 
     def unmap(self, pirq):
+        if self.kept:
+            raise OSError(self.kept, "kept")
         if pirq not in self.mapped:
             raise OSError(22, "not mapped")
         del self.mapped[pirq]

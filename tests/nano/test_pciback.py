@@ -192,6 +192,22 @@ def test_the_device_of_a_domain_that_is_gone_is_reset_and_claimed_anew():
     assert host.ask(0, 0, 4) == (0, 0x10D38086)
 
 
+def test_interrupts_that_cannot_be_taken_back_are_a_fault():
+    host = connected()
+    host.ask(4, value=1)
+    host.tell()
+    host.interrupts.kept = 13
+    host.front.write(FRONTEND + "/state", "1")
+    host.turn()
+    assert host.tell() == [("fault", "nic", "its interrupts can't be taken back: kept")]
+    assert host.driver.phase == FAILED
+    # with their domain they go, too
+    host.interrupts.kept = 3
+    host.destroy_domain()
+    host.run()
+    assert host.tell() == [("claim", "nic", NIC, 2)]
+
+
 def test_a_domain_that_vanishes_before_it_was_seen_has_its_device_claimed_anew():
     host = Host()
     host.run()

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
             """The pirq of an MSI-X entry, or of MSI if `table` is 0."""
 
         def unmap(self, pirq: int) -> None:
-            """Takes a pirq back."""
+            """Takes a pirq back. ESRCH: there is no such domain; EINVAL: it has no such pirq."""
 
 
 MOST_PIRQ = 0xFFFF
 """The protocol's answer has 16 bits for one."""
+
+_ESRCH, _EINVAL = 3, 22  # xen/include/public/errno.h
 
 
 class Interrupts:
@@ -82,17 +84,22 @@ class Interrupts:
         return list(self._pirqs)
 
     def disable(self) -> None:
-        """Switches all interrupts off. What Xen has taken back already, with its domain, is no trouble."""
+        """Switches all interrupts off. What Xen has taken back already, with its domain, is no trouble.
+
+        OSError: Xen does not take one back. None is switched on again until it does: a driver domain could
+        use up those of the machine otherwise.
+        """
         if self._msi:
             self._switch(self._msi + capabilities.MSI_CONTROL, capabilities.MSI_ENABLE, 0)
         if self._msix:
             self._switch(self._msix + capabilities.MSIX_CONTROL, capabilities.MSIX_ENABLE, 0)
-        pirqs, self._pirqs = self._pirqs, []
-        for pirq in pirqs:
+        while self._pirqs:
             try:
-                self._mapper.unmap(pirq)
-            except OSError:
-                pass
+                self._mapper.unmap(self._pirqs[-1])
+            except OSError as error:
+                if error.args[0] not in (_ESRCH, _EINVAL):
+                    raise
+            self._pirqs.pop()
 
     def _map(self, entry: int, table: int) -> None:
         try:

@@ -92,12 +92,12 @@ class Backend:
                 return Answer(abi.XEN_PCI_ERR_success, self._interrupts.enable_msi(), [])
             if command == abi.XEN_PCI_OP_enable_msix:
                 return self._enable_msix(value)
+            # Linux sends disable_msi for MSI-X, too
+            if command in (abi.XEN_PCI_OP_disable_msi, abi.XEN_PCI_OP_disable_msix):
+                self._interrupts.disable()
+                return Answer(abi.XEN_PCI_ERR_success, 0, [])
         except (OSError, PciError):
             return _FAILED
-        # Linux sends disable_msi for MSI-X, too
-        if command in (abi.XEN_PCI_OP_disable_msi, abi.XEN_PCI_OP_disable_msix):
-            self._interrupts.disable()
-            return Answer(abi.XEN_PCI_ERR_success, 0, [])
         return _NOT_IMPLEMENTED
 
     def _enable_msix(self, count: int) -> Answer:

@@ -38,7 +38,7 @@ class Function:
         return abi.physdev_map_pirq.get(request, "pirq")
 
     def unmap(self, pirq: int) -> None:
-        """Takes a pirq back; OSError(ESRCH) if the domain is gone."""
+        """Takes a pirq back. OSError: ESRCH (the domain is gone), EINVAL (it has no such pirq)."""
         request = abi.physdev_unmap_pirq.new(domid=self._domid, pirq=pirq)
         _physdev("unmap pirq %d of domain %d" % (pirq, self._domid), abi.PHYSDEVOP_unmap_pirq, request)
 

@@ -185,6 +185,32 @@ def test_enabling_again_replaces_what_was_enabled():
     assert list(front.xen.mapped.values()) == [(0, 0)]
 
 
+@pytest.mark.parametrize("again", [MSI, MSIX])
+def test_no_interrupts_are_given_as_long_as_the_old_ones_cannot_be_taken_back(again):
+    front = Front(nic())
+    front.enable_msix(0, 1)
+    front.xen.kept = 13
+    assert front.ask(MSI_OFF)[0] == abi.XEN_PCI_ERR_op_failed
+    for _ in range(3):
+        assert front.ask(again, 0, 0, 1)[0] == abi.XEN_PCI_ERR_op_failed
+    assert sorted(front.xen.mapped.values()) == [(0, 0xFEA00000), (1, 0xFEA00000)]
+    assert not front.card.get(MSIX_AT + 2, 2) & 0x8000
+    front.xen.kept = 0
+    assert front.ask(again, 0, 0, 1)[0] == 0
+    assert len(front.xen.mapped) == 1
+
+
+@pytest.mark.parametrize("errno", [3, 22])
+def test_interrupts_that_went_with_their_domain_are_forgotten(errno):
+    front = Front(nic())
+    front.enable_msix(0, 1)
+    front.xen.kept = errno
+    assert front.ask(MSIX_OFF)[0] == 0
+    front.xen.mapped.clear()
+    front.xen.kept = 0
+    assert front.ask(MSI)[0] == 0
+
+
 def test_msi_gets_one_vector():
     front = Front(nic(reset=NO_RESET))
     assert front.ask(MSI) == (0, 33)

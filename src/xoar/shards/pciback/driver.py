@@ -132,10 +132,14 @@ class Driver:
         if self._transport is not None:
             self._transport.close()
             self._transport = None
-        if self._device is not None:
-            self._device.interrupts.disable()
-            self._device = None
         self._host.store.rm(self.backend)
+        if self._device is not None:
+            try:
+                self._device.interrupts.disable()
+            except OSError as error:
+                self._failed("its interrupts can't be taken back: %s" % (error.args[-1],))
+                return
+            self._device = None
         # the domain decides when its frontend starts again: it must not keep us busy with resets
         self._due = max(self._host.now_ms(), self._next_reset)
         self._next_reset = self._due + _RESET_INTERVAL_MS
