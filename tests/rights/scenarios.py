@@ -106,6 +106,7 @@ def _drivers(trial: Trial, prefix: str, *names: str) -> None:
     for name, entry in states().items():
         trial.require("driver domains", entry.state != "failed", f"{name} failed: {entry.note}")
     trial.step(f"{prefix}PCIBack has ended", lambda: None if "pciback" in _names(trial) else True)
+    trial.step(f"{prefix}PCIBack's line in Xen's log", lambda: "pciback: ready" in trial.log() or None)
 
 
 def _names(trial: Trial) -> set[str]:
@@ -437,8 +438,22 @@ ALL = (
         _tenant,
         {"tenant": "ending_tenant"},
     ),
-    Scenario("network", "a NetBack and guests on it", (*BOOT, "pciback", "netback"), _NETWORK, _network),
-    Scenario("disk", "a BlkBack and guests on it", (*BOOT, "pciback", "blkback"), _DISK, _disk),
+    Scenario(
+        "network",
+        "a NetBack and guests on it",
+        (*BOOT, "pciback", "netback"),
+        _NETWORK,
+        _network,
+        {"builder": "scattered_builder"},
+    ),
+    Scenario(
+        "disk",
+        "a BlkBack and guests on it",
+        (*BOOT, "pciback", "blkback"),
+        _DISK,
+        _disk,
+        {"builder": "scattered_builder"},
+    ),
     Scenario(
         "ends",
         "each shard that is rolled back ends, and is put back",
