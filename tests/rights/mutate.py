@@ -67,6 +67,7 @@ _KEPT = {
     ),
 }
 _TRIES = 3  # of a run in which something went wrong that has nothing to do with the right
+_ABREAST = max(1, (os.cpu_count() or 1) // 2)  # hosts with driver domains: more are too slow to judge
 _GRANTED = re.compile(
     r"avc: *granted *\{ ([a-z_0-9 ]+) \}.*scontext=\w+:\w+:(\w+) tcontext=\w+:\w+:(\w+) tclass=(\w+)"
 )
@@ -177,6 +178,7 @@ class Bench:
         self.allowed, self._never = flask.judged(self.shards, self.vectors)
         self.store = Store(cache.root() / "rights")
         self._show = show
+        self._large = multiprocessing.get_context("fork").Semaphore(_ABREAST)
         folder = cache.root() / "rights"
         folder.mkdir(exist_ok=True)
         os.environ["XOAR_STATE"] = str(folder / "state")
@@ -232,9 +234,9 @@ class Bench:
         binary = self._compiled(others)
         name = self.store.name_of(frozenset(map(str, others)))
         for _ in range(_TRIES):
-            since = time.monotonic()
             how = ""
-            with self._host(made, binary, rule) as trial:
+            with self._turn(made), self._host(made, binary, rule) as trial:
+                since = time.monotonic()
                 try:
                     made.scenario.run(trial)
                 except Noticed as noticed:
@@ -245,6 +247,10 @@ class Bench:
                 return Outcome(bool(how), how, seconds, denied, name)
             self._show.say(f"{rule}: {how}, but it was never denied; once more")
         raise HostError(f"{rule}: scenario {made.scenario.name} fails for another reason: {how}")
+
+    def _turn(self, made: Prepared) -> contextlib.AbstractContextManager[Any]:
+        """In which a host of this scenario may run, for as long as it lasts."""
+        return self._large if "pciback" in made.scenario.parties else contextlib.nullcontext()
 
     def _compiled(self, allowed: Rules, more: list[str] | None = None) -> Path:
         lines = [*flask.allow_lines(allowed), *(more or [])]
@@ -408,9 +414,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=max(1, (os.cpu_count() or 1) // 2),
+        default=_ABREAST,
         metavar="N",
-        help="hosts that run at the same time; without it one for two processors",
+        help="hosts that run at the same time; without it one for two processors, and of those with driver"
+        " domains never more than that",
     )
     parser.add_argument("--json", action="store_true", help="all outcomes, as JSON")
     parser.add_argument("--list", action="store_true", help="which scenarios fit which rule; runs nothing")
