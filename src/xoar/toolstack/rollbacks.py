@@ -17,6 +17,7 @@ KEPT = 256
 """At least so many of the newest records, of all shards together."""
 _PAGE = 16
 """Records that are remembered as one."""
+_GRACE_MS = 100  # a turn of Console takes less
 _ROWS = 32
 """Of an answer."""
 
@@ -143,7 +144,8 @@ class Rollbacks:
                 request.refuse(ETIMEDOUT, "Restorer has not rolled %s back" % name)
 
         self._waits.until(lambda: self.of(name)[1] > before, timeout_ms, done)
-        self._kicks[name]()
+        # Console has brought this request: if it were cut off in that turn, operators' sessions would end
+        self._waits.until(lambda: False, _GRACE_MS, lambda in_time: self._kicks[name]())
 
     def page(self, start: int, request: "Request") -> None:
         """Answers with a page of records, the oldest first; `start` counts from the host's start."""
